@@ -1,0 +1,1 @@
+"""Turns a file of prompts into finished documents written by Claude, however long they are."""

@@ -1,0 +1,73 @@
+"""The words for one call to the Messages API that several rooms share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Strategy(StrEnum):
+    """How a continuation is asked for."""
+
+    PREFILL = "prefill"  # the document so far is the beginning of the assistant's answer
+    TURN = "turn"  # a user turn asks to go on
+
+
+class Verdict(StrEnum):
+    """What is known of a seam, the place where a call's text joins the document."""
+
+    EXACT = "exact"  # by the protocol: a prefill goes on at the very character
+    ALIGNED = "aligned"
+    OVERLAP = "overlap"
+    UNVERIFIED = "unverified"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one call, as the API counts them.
+
+    `input_tokens` excludes what was written to or read from the prompt cache; the whole input is
+    the sum of the first three fields. `estimated` is True where the stream broke before the API
+    said its final count: then `output_tokens` is our own estimate.
+    """
+
+    input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    output_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def total_input_tokens(self) -> int:
+        return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """What came of one call.
+
+    Args:
+        stop_reason: as the API said it; None where the stream broke before saying one.
+        stop_sequence: the stop sequence that ended the answer; it is not part of the text.
+        stop_details: the API's category and explanation of a refusal.
+        request_id: the API's name for the request, for its support.
+        error: what broke the call, in words for a reader; None where nothing did.
+    """
+
+    stop_reason: str | None
+    stop_sequence: str | None = None
+    stop_details: Mapping[str, Any] | None = None
+    usage: Usage = Usage()
+    request_id: str | None = None
+    error: str | None = None
+
+
+# English prose comes to about four characters a token.
+CHARACTERS_PER_TOKEN = 4
+
+
+def estimate_tokens(characters: int) -> int:
+    """Tokens that so many characters of text come to, roughly, where nobody counted them."""
+    return -(-characters // CHARACTERS_PER_TOKEN)

@@ -1,0 +1,153 @@
+"""What a job is: one prompt with its settings, known by its id and its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.jobs.call import Strategy
+
+Json = Any  # a value that json.loads can return; its shape is the API's business, not ours
+
+# The Message Batches rule for custom_id, so that any job file can become a Message Batch.
+ID_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuationSpec:
+    """Bounds of the continuation loop.
+
+    Args:
+        strategy: None lets the model's traits decide ("auto").
+        max_calls: calls that may be answered for one document.
+        max_output_tokens: output tokens of all its calls together; None is no bound.
+    """
+
+    strategy: Strategy | None = None
+    max_calls: int = 50
+    max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """The user's own condition for a finished document."""
+
+    contains: str
+
+    def met(self, text: str) -> bool:
+        return self.contains in text
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One prompt with its settings; yields one document.
+
+    Args:
+        id: the user's name for the job, unique in its batch.
+        messages: the conversation that asks for the document, in the API's form.
+        max_tokens: output tokens of one call; None takes the model's own limit ("auto").
+        params: further request fields, passed on as they are.
+        priority: higher goes first.
+    """
+
+    id: str
+    model: str
+    messages: tuple[Mapping[str, Json], ...]
+    max_tokens: int | None = None
+    system: str | tuple[Mapping[str, Json], ...] | None = None
+    stop_sequences: tuple[str, ...] = ()
+    thinking: Mapping[str, Json] | None = None
+    output_config: Mapping[str, Json] | None = None
+    params: Mapping[str, Json] = field(default_factory=dict)
+    continuation: ContinuationSpec = ContinuationSpec()
+    until: Until | None = None
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    priority: int = 0
+
+    def shape(self) -> dict[str, Json]:
+        """All that shapes the answer, as JSON. Bounds, metadata and priority do not: they may be
+        changed in the file without asking for the document again."""
+        until = None if self.until is None else {"contains": self.until.contains}
+        return {
+            "model": self.model,
+            "messages": list(self.messages),
+            "max_tokens": self.max_tokens,
+            "system": list(self.system) if isinstance(self.system, tuple) else self.system,
+            "stop_sequences": list(self.stop_sequences),
+            "thinking": self.thinking,
+            "output_config": self.output_config,
+            "params": dict(self.params),
+            "strategy": self.continuation.strategy,
+            "until": until,
+        }
+
+    def settings(self) -> dict[str, Json]:
+        """All that does not shape the answer, as JSON."""
+        return {
+            "max_calls": self.continuation.max_calls,
+            "max_output_tokens": self.continuation.max_output_tokens,
+            "metadata": dict(self.metadata),
+            "priority": self.priority,
+        }
+
+    @staticmethod
+    def from_json(id: str, shape: Mapping[str, Json], settings: Mapping[str, Json]) -> JobSpec:
+        """The inverse of `shape` and `settings`, for a job read back from the store."""
+        strategy, until, system = shape["strategy"], shape["until"], shape["system"]
+        return JobSpec(
+            id=id,
+            model=shape["model"],
+            messages=tuple(shape["messages"]),
+            max_tokens=shape["max_tokens"],
+            system=tuple(system) if isinstance(system, list) else system,
+            stop_sequences=tuple(shape["stop_sequences"]),
+            thinking=shape["thinking"],
+            output_config=shape["output_config"],
+            params=shape["params"],
+            continuation=ContinuationSpec(
+                strategy=None if strategy is None else Strategy(strategy),
+                max_calls=settings["max_calls"],
+                max_output_tokens=settings["max_output_tokens"],
+            ),
+            until=None if until is None else Until(until["contains"]),
+            metadata=settings["metadata"],
+            priority=settings["priority"],
+        )
+
+
+def canonical_json(value: Json) -> str:
+    """JSON with sorted keys and no spare white space: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def shape_hash(shape_json: str) -> bytes:
+    """The hash by which a job's prompt is recognised: 16 bytes of BLAKE2b over `shape` JSON."""
+    return hashlib.blake2b(shape_json.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Limits a job file sets for its batch.
+
+    Args:
+        concurrency: calls open at once, over all models.
+        concurrency_by_model: the same for single models, by name.
+        max_attempts: errors worth another try that a job may meet in a row, without one saved
+            character between them, before it is discarded.
+    """
+
+    concurrency: int = 20
+    concurrency_by_model: Mapping[str, int] = field(default_factory=dict)
+    max_attempts: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSpec:
+    """The head of a job file: the name and limits under which its jobs stand."""
+
+    name: str
+    limits: BatchLimits = BatchLimits()

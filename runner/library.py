@@ -1,0 +1,1 @@
+"""The library face: open a store, submit jobs, run them, read documents."""

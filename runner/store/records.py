@@ -1,0 +1,193 @@
+"""What goes into and comes out of the store: plain frozen records, no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
+from runner.jobs.spec import BatchLimits, JobSpec
+from runner.jobs.states import Finish, State
+
+
+class OnConflict(StrEnum):
+    """What to do with a submitted job whose id is known under another hash."""
+
+    ERROR = "error"  # refuse the whole submission, nothing is queued
+    REPLACE = "replace"  # the new prompt takes over; the old document's text leaves the fold
+    KEEP = "keep"  # the job stays as it was
+
+
+class PauseCause(StrEnum):
+    """Why a batch is paused. Only a user's pause outlives the next `runner run`."""
+
+    USER = "user"
+    CREDENTIALS = "credentials"
+    SPEND_CAP = "spend_cap"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitReceipt:
+    """What a submission did, in numbers of jobs."""
+
+    batch_key: int
+    new: int = 0
+    present: int = 0  # same id, same hash: already there
+    replaced: int = 0
+    kept: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's hold on a job. `number` is the fencing token: it only ever grows."""
+
+    job_key: int
+    number: int
+    worker_id: str
+    batch_key: int
+    job_id: str
+    model: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Jobs that share limits: one model within one batch, with free room for `free` more."""
+
+    batch_key: int
+    model: str
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """What is known of a call before its request is sent."""
+
+    number: int
+    strategy: Strategy | None  # None: a job's first call continues nothing
+    resume_at: int  # characters of the document that stay; this call's text attaches there
+    max_tokens: int
+    model: str
+    verdict: Verdict | None  # None: no seam
+
+
+@dataclass(frozen=True, slots=True)
+class SavedCall:
+    """A call as the store holds it, with the text it gave to the document."""
+
+    key: int
+    number: int
+    claim: int
+    strategy: Strategy | None
+    resume_at: int
+    max_tokens: int
+    model: str
+    verdict: Verdict | None
+    started_ms: int
+    ended_ms: int | None  # None: running, or its process died
+    outcome: CallOutcome | None  # None while it runs
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedJob:
+    """All that a worker needs to go on with a job."""
+
+    spec: JobSpec
+    calls: tuple[SavedCall, ...]
+    next_seq: int  # the chunk sequence number to save under next
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a worker gives a job back.
+
+    Args:
+        state: where the job goes; see `runner.jobs.states.TRANSITIONS`.
+        finish: how the document ended, when it did.
+        error: why the job waits or failed, for the reader.
+        delay_ms: for `scheduled` and `retryable`: how long from now.
+        reset_attempt: the job made progress since its last error, so its retry budget is full
+            again (before this settlement counts its own attempt).
+    """
+
+    state: State
+    finish: Finish | None = None
+    error: str | None = None
+    delay_ms: int = 0
+    reset_attempt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job as lists and `show` need it: everything but prompt and text."""
+
+    key: int
+    id: str
+    batch: str
+    batch_key: int
+    model: str
+    state: State
+    priority: int
+    claim: int
+    attempt: int
+    rescues: int
+    finish: Finish | None
+    error: str | None
+    scheduled_ms: int | None
+    created_ms: int
+    updated_ms: int
+    calls: int
+    usage: Usage  # of all its calls that ended; estimated if any of them is
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch with its kept counts.
+
+    `counts` is keyed by (state, finish); finish is None for jobs without one.
+    """
+
+    key: int
+    name: str
+    limits: BatchLimits
+    paused: PauseCause | None
+    pause_reason: str | None
+    created_ms: int
+    counts: Mapping[tuple[State, Finish | None], int]
+    calls: int
+    usage: Usage
+
+    @property
+    def jobs(self) -> int:
+        return sum(self.counts.values())
+
+    def count(self, *states: State) -> int:
+        return sum(n for (state, _), n in self.counts.items() if state in states)
+
+    @property
+    def complete(self) -> int:
+        """Documents that are finished and whole."""
+        return sum(
+            n
+            for (state, finish), n in self.counts.items()
+            if state is State.COMPLETED and finish is not None and finish.complete
+        )
+
+    @property
+    def cut(self) -> int:
+        """Documents that ended without being whole."""
+        return self.count(State.COMPLETED) - self.complete
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """A chunk as it is read back: where its call attaches, and its place in the order of saving."""
+
+    call_number: int
+    resume_at: int
+    seq: int
+    text: str

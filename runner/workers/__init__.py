@@ -1,0 +1,1 @@
+"""Claim, run, checkpoint, settle: what happens to jobs while a process works on them."""
