@@ -9,7 +9,7 @@ from runner.continuation.text import clean_end, is_blank
 _WINDOW = 512  # characters looked at first to find a clean end; doubled while they do not suffice
 
 
-class Document:
+class GrowingDocument:
     """A job's text so far, kept as one piece for each call that gave some of it.
 
     Nothing is ever rewritten: a call attaches at its resume point, and what stood behind that
@@ -111,7 +111,7 @@ class Document:
 
 def fold(calls: Iterable[tuple[int, str]]) -> str:
     """A document's text out of its calls' resume points and texts, in the order of the calls."""
-    document = Document()
+    document = GrowingDocument()
     for resume_at, text in calls:
         document.attach(resume_at)
         document.add(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.continuation.document import Document
+from runner.continuation.document import GrowingDocument
 from runner.continuation.steps import CannotContinue, Finished
 from runner.continuation.text import is_blank
 from runner.jobs.call import CallOutcome
@@ -20,7 +20,7 @@ GO_ON = frozenset({"max_tokens"})
 
 
 def ending(
-    outcome: CallOutcome, document: Document, spec: JobSpec
+    outcome: CallOutcome, document: GrowingDocument, spec: JobSpec
 ) -> Finished | CannotContinue | None:
     """How the document ends after a call that was answered; None: it goes on."""
     reason = outcome.stop_reason
@@ -35,7 +35,7 @@ def ending(
     return CannotContinue(f"the API ended the answer with stop_reason {reason!r}, unknown here")
 
 
-def _ended_by_model(finish: Finish, document: Document, spec: JobSpec) -> Finished:
+def _ended_by_model(finish: Finish, document: GrowingDocument, spec: JobSpec) -> Finished:
     if is_blank(document.text):
         return Finished(Finish.STALLED, "the model answered with an empty text")
     if spec.until is None:
@@ -45,7 +45,7 @@ def _ended_by_model(finish: Finish, document: Document, spec: JobSpec) -> Finish
     )
 
 
-def _until_met(document: Document, until: Until | None) -> Finished | None:
+def _until_met(document: GrowingDocument, until: Until | None) -> Finished | None:
     met = until is not None and until.met(document.text)
     return Finished(Finish.UNTIL_MET) if met else None
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from runner.continuation import prefill
-from runner.continuation.document import Document
+from runner.continuation.document import GrowingDocument
 from runner.continuation.endings import ending
 from runner.continuation.steps import CannotContinue, Finished, PastCall, Plan, Send, Splice, Step
 from runner.continuation.text import Intake
@@ -37,7 +37,7 @@ class ContinuationLoop:
     def __init__(self, spec: JobSpec, traits: ModelTraits, past: Iterable[PastCall] = ()) -> None:
         self.spec = spec
         self.traits = traits
-        self.document = Document()
+        self.document = GrowingDocument()
         self.calls = 0  # made, broken ones too
         self._answered = 0  # ended with a stop reason
         self._output_tokens = 0  # paid for so far

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runner.continuation.document import Document
+from runner.continuation.document import GrowingDocument
 from runner.continuation.steps import CannotContinue, Plan
 from runner.continuation.text import Intake
 from runner.jobs.call import Strategy, Verdict
@@ -19,7 +19,7 @@ from runner.jobs.spec import JobSpec
 from runner.jobs.traits import ModelTraits
 
 
-def plan(spec: JobSpec, traits: ModelTraits, document: Document) -> Plan | CannotContinue:
+def plan(spec: JobSpec, traits: ModelTraits, document: GrowingDocument) -> Plan | CannotContinue:
     """The next call, which goes on from the document's clean end."""
     resume_at = document.clean_end(spec.stop_sequences)
     if reason := _refusal(spec, traits):

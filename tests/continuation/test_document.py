@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.continuation.document import Document, fold
+from runner.continuation.document import GrowingDocument, fold
 from runner.continuation.text import Intake, clean_end, is_blank
 from tests.continuation.strict_api import units
 
@@ -16,7 +16,7 @@ TEXTS = st.text(alphabet=st.sampled_from("ab \n\t<>é🦊\ufffd\u00a0"), max_siz
 @given(st.lists(st.tuples(st.integers(0, 200), st.lists(TEXTS, max_size=4)), max_size=12))
 def test_a_document_is_the_fold_of_its_calls(calls):
     """The rule of the design, written out plainly, beside the class that never copies."""
-    document, plain, folded = Document(), "", []
+    document, plain, folded = GrowingDocument(), "", []
     for resume_at, parts in calls:
         resume_at = min(resume_at, len(plain))
         document.attach(resume_at)
@@ -37,7 +37,7 @@ def test_a_resume_point_outside_the_document_is_a_bug():
 
 
 def test_a_long_run_of_white_space_is_seen_through():
-    document = Document()
+    document = GrowingDocument()
     document.attach(0)
     document.add("x" + " " * 10_000)
     assert document.clean_end(()) == 1
