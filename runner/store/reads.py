@@ -227,6 +227,12 @@ class Reader:
         where = f" in a batch '{batch_name}'" if slash else ""
         raise NotFound(f"there is no job '{job_id}'{where}.{await self._nearest(job_id)}")
 
+    async def job(self, job_key: int) -> JobRow:
+        rows = await self.rows(_with_totals(select(job).where(job.c.key == job_key)))
+        if not rows:
+            raise NotFound(f"there is no job with the key {job_key}.")
+        return _job_row(rows[0])
+
     async def _nearest(self, id: str) -> str:
         like = select(job.c.id).where(job.c.id >= id[:2]).order_by(job.c.id).limit(NEAREST_AMONG)
         ids = [row.id for row in await self.rows(like)]

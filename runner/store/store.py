@@ -409,6 +409,14 @@ class Store:
         """
         return await self._reader.find_job(reference)
 
+    async def job(self, job_key: int) -> JobRow:
+        """The job of a key.
+
+        Raises:
+            NotFound: there is none (any more).
+        """
+        return await self._reader.job(job_key)
+
     async def spec(self, job_key: int) -> JobSpec:
         """What a job was asked to be."""
         return await self._reader.spec(job_key)
