@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from runner.jobs.call import Strategy
 from runner.jobs.conversation import check_messages, check_system
-from runner.jobs.keys import KNOWN, REFUSED_PARAMS, unknown_key
+from runner.jobs.keys import KNOWN, REFUSED_PARAMS, misspelt_field, unknown_key
 from runner.jobs.problems import Path, Report, quoted
 from runner.jobs.spec import ID_PATTERN, BatchLimits, ContinuationSpec, JobSpec, Json, Until
 
@@ -58,7 +58,7 @@ def build_job(id: str | None, fields: Mapping[str, Json], report: Report) -> Job
         fields: the job's own keys and what it has from `defaults`; unknown keys are the caller's.
     """
     before = report.count
-    model = fields.get("model")
+    model: Json = fields.get("model")
     if model is None:
         report(("model",), "no model is named", "Write `model: …` here or under `defaults`.")
     messages = _read_messages(fields, report)
@@ -156,16 +156,17 @@ def _read_messages(fields: Mapping[str, Json], report: Report) -> tuple[Mapping[
     elif isinstance(prompt, str) or prompt is None:
         report(("prompt",), "the prompt is empty", "Write what the document should be.")
     else:
-        report(("prompt",), f"a prompt is a text, and this is {quoted(prompt)}", "Put quotes "
-               "around it; for a conversation write `messages`.")
+        report(
+            ("prompt",),
+            f"a prompt is a text, and this is {quoted(prompt)}",
+            "Put quotes around it; for a conversation write `messages`.",
+        )
     return ()
 
 
 def _check_model(value: Json, report: Report, path: Path) -> None:
     if not isinstance(value, str) or not _MODEL.fullmatch(value):
-        report(
-            path, f"{quoted(value)} is no model name", "Write one such as `claude-haiku-4-5`."
-        )
+        report(path, f"{quoted(value)} is no model name", "Write one such as `claude-haiku-4-5`.")
 
 
 def _check_int(
@@ -207,6 +208,9 @@ def _check_params(value: Json, report: Report) -> None:
             if key in REFUSED_PARAMS:
                 why, fix = REFUSED_PARAMS[key]
                 report((*path, key), f"`{key}` cannot be passed on: {why}", fix, on_key=True)
+            elif near := misspelt_field(key):
+                what = f"the Messages API knows no field {quoted(key)}"
+                report((*path, key), what, f"Did you mean `{near}`?", on_key=True)
 
 
 def _read_continuation(value: Json, report: Report) -> ContinuationSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 
 BUCKETS = 256
@@ -30,7 +31,5 @@ class IdRegister:
         for bucket in self._buckets:
             # Sorted bucket by bucket: a list of all digests at once would take 40 MB a million.
             ordered = sorted(bucket)
-            twice.update(
-                a for a, b in zip(ordered, ordered[1:], strict=False) if a == b
-            )
+            twice.update(a for a, b in itertools.pairwise(ordered) if a == b)
         return twice

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from runner.jobs.problems import nearest, quoted
 
 JOB_ONLY = ("id", "prompt", "messages", "foreach")
@@ -33,8 +35,7 @@ KNOWN: dict[str, tuple[str, ...]] = {
 
 _NO_BUDGET = (
     "this version does not enforce a budget in money yet",
-    "Bound each document with `continuation: {max_calls: …, max_output_tokens: …}`, and set a "
-    "spend limit for the workspace where you manage your API key.",
+    "Bound each document with `continuation: {max_calls: …, max_output_tokens: …}`.",
 )
 _NO_PACE = (
     "this version does not keep to a rate of your own yet",
@@ -138,6 +139,15 @@ def unknown_key(key: str, level: str) -> tuple[str, str]:
     if near is not None:
         return message, f"Did you mean `{near}`?"
     return message, f"The keys here are {', '.join(known)}."
+
+
+@functools.lru_cache(maxsize=1024)  # a file of a million requests holds a handful of different keys
+def misspelt_field(key: str) -> str | None:
+    """The request field that a key of `params` was meant to be, when it is a near miss.
+
+    Other unknown fields pass: the API may know newer ones than we do.
+    """
+    return nearest(key, tuple(REFUSED_PARAMS), cutoff=0.85)
 
 
 def _home_of(key: str, level: str) -> str | None:

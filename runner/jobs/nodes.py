@@ -8,7 +8,9 @@ from typing import NamedTuple
 from runner.jobs.problems import Path
 from runner.jobs.spec import Json
 
-MAX_DEPTH = 100  # lists and mappings within each other; JSON writers recurse, so must stop somewhere
+MAX_DEPTH = (
+    100  # lists and mappings within each other; JSON writers recurse, so must stop somewhere
+)
 
 
 class Place(NamedTuple):

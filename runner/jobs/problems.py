@@ -74,12 +74,13 @@ class Problems:
 
     def __init__(self, *, at_once: bool = False) -> None:
         self.total = 0
+        self.muted = False  # while a file is read once more for places only
         self._at_once = at_once
         self._first: list[Problem] = []
         self._seen: set[Problem] = set()
 
     def add(self, problem: Problem) -> None:
-        if problem in self._seen:
+        if self.muted or problem in self._seen:
             return
         if len(self._seen) < REMEMBERED_PROBLEMS:
             self._seen.add(problem)
@@ -118,6 +119,11 @@ class Report:
         self.place(path, message, fix, on_key)
 
     def place(self, path: Path, message: str, fix: str, on_key: bool) -> None:
+        """Find the place of `path` and add the problem."""
+        raise NotImplementedError
+
+    def where(self, path: Path) -> str:
+        """The place of `path` in words, for a message about another place."""
         raise NotImplementedError
 
 
@@ -154,7 +160,7 @@ def _written(value: object) -> str:
     return str(value)
 
 
-def nearest(word: str, known: Collection[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
-    close = difflib.get_close_matches(word.lower()[:100], known, n=1, cutoff=0.6)
+def nearest(word: str, known: Collection[str], *, cutoff: float = 0.6) -> str | None:
+    """The known word that `word` was probably meant to be; `cutoff` 1 takes only the word itself."""
+    close = difflib.get_close_matches(word.lower()[:100], known, n=1, cutoff=cutoff)
     return close[0] if close else None

@@ -141,9 +141,7 @@ class Rows:
             bad = BadJson(f"this is {quoted(value)}", "Each row is an object: `{…}`.", 1)
         except BadJson as error:
             bad = error
-        problems.add(
-            Problem(str(self._path), line.number, bad.column, "", bad.message, bad.fix)
-        )
+        problems.add(Problem(str(self._path), line.number, bad.column, "", bad.message, bad.fix))
         return None
 
     def _empty(self) -> Unreadable:

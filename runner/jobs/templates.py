@@ -28,7 +28,7 @@ _FILTERS = (
     "rejectattr", "reverse", "round", "select", "selectattr", "sort", "string", "striptags", "sum",
     "title", "tojson", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
 )  # fmt: skip
-_METHODS = {
+_METHODS: dict[type, set[str]] = {
     str: {
         "capitalize", "casefold", "count", "endswith", "find", "isalpha", "isdigit", "islower",
         "isupper", "lower", "lstrip", "removeprefix", "removesuffix", "rstrip", "split",
@@ -83,7 +83,9 @@ class Template:
                 environment, environment.compile(tree), dict(environment.globals)
             )
         except TemplateSyntaxError as error:
-            raise BadTemplate(f"not a template: {error.message} (line {error.lineno} of the text)") from None
+            raise BadTemplate(
+                f"not a template: {error.message} (line {error.lineno} of the text)"
+            ) from None
         except (TemplateError, RecursionError, ValueError, OverflowError) as error:
             raise BadTemplate(f"not a template: {error}") from None
         self._environment = environment
@@ -101,8 +103,7 @@ class Template:
             context = self._template.new_context(dict(row))
             for piece in self._template.root_render_func(context):
                 length += len(piece)
-                if length > MAX_CHARACTERS:
-                    raise BadTemplate(_too_long())
+                _check_length(length)
                 pieces.append(piece)
         except BadTemplate:
             raise
@@ -119,10 +120,6 @@ def _refuse_unbounded(tree: nodes.Template) -> None:
             raise BadTemplate(f"`{word}` is not available in a job file's templates")
     if any(loop.recursive for loop in tree.find_all(nodes.For)):
         raise BadTemplate("`recursive` loops are not available in a job file's templates")
-
-
-def _too_long() -> str:
-    return f"the text grows past {MAX_CHARACTERS:,} characters"
 
 
 class _Environment(SandboxedEnvironment):
@@ -184,7 +181,7 @@ def _is_number(value: Any) -> bool:
 
 def _check_length(characters: int) -> None:
     if characters > MAX_CHARACTERS:
-        raise BadTemplate(_too_long())
+        raise BadTemplate(f"the text grows past {MAX_CHARACTERS:,} characters")
 
 
 def _bounded_text(value: Any) -> str:

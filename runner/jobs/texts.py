@@ -20,7 +20,7 @@ class TextFiles:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._texts: dict[str, str] = {}
+        self._texts: dict[tuple[str, bool], str] = {}
         self._characters = 0
 
     def read(self, reference: str, *, from_row: bool) -> str:
@@ -35,10 +35,15 @@ class TextFiles:
             BadReference: the name is empty, or leads out of the folder.
             Unreadable: the file cannot be read as UTF-8 text.
         """
-        text = self._texts.get(reference)
+        key = (reference, from_row)  # the same name may be allowed to one and not to the other
+        text = self._texts.get(key)
         if text is None:
             text = read_text(self._path(reference, from_row=from_row), MAX_TEXT_BYTES)
-            self._keep(reference, text)
+            if self._characters + len(text) > CACHED_CHARACTERS:
+                self._texts.clear()
+                self._characters = 0
+            self._texts[key] = text
+            self._characters += len(text)
         return text
 
     def _path(self, reference: str, *, from_row: bool) -> Path:
@@ -55,10 +60,3 @@ class TextFiles:
                     "a file name that is filled in from a row must stay in the job file's folder"
                 )
         return path
-
-    def _keep(self, reference: str, text: str) -> None:
-        if self._characters + len(text) > CACHED_CHARACTERS:
-            self._texts.clear()
-            self._characters = 0
-        self._texts[reference] = text
-        self._characters += len(text)

@@ -173,7 +173,8 @@ class _Composer:
                 self._complain(
                     key_place,
                     f"the key {quoted(key.value())} is not a text",
-                    "Put quotes around it." if key.keys is None and key.items is None
+                    "Put quotes around it."
+                    if key.keys is None and key.items is None
                     else "Keys are plain words.",
                 )
             elif name in keys:
@@ -186,17 +187,19 @@ class _Composer:
                 keys[name] = (key_place, value)
         return Node(place, keys={**merged, **keys}, size=size)
 
-    def _alias(self, name: str, place: Place) -> Node:
+    def _alias(self, name: Any, place: Place) -> Node:
         if name not in self._anchors:
             raise _Refused(
                 place,
-                f"the alias *{quoted(name)} has no anchor before it",
+                f"the alias {quoted('*' + name)} has no anchor before it",
                 "Put quotes around a text that begins with *.",
             )
         node = self._anchors[name]
         if node is None:
             raise _Refused(
-                place, f"the alias *{name} stands inside its own value", "Write the value out."
+                place,
+                f"the alias {quoted('*' + name)} stands inside its own value",
+                "Write the value out.",
             )
         self._aliased_size += node.size
         if self._aliased_size > MAX_ALIASED_SIZE:
@@ -231,9 +234,7 @@ def _core_tag(tag: str | None, place: Place) -> str | None:
 
 def _expect(fits: bool, tag: str | None, place: Place) -> None:
     if not fits:
-        raise _Refused(
-            place, f"the tag !!{tag} does not fit what follows", "Take the tag out."
-        )
+        raise _Refused(place, f"the tag !!{tag} does not fit what follows", "Take the tag out.")
 
 
 def _merge(merged: dict[str, tuple[Place, Node]], place: Place, value: Node) -> None:
@@ -246,8 +247,21 @@ def _merge(merged: dict[str, tuple[Place, Node]], place: Place, value: Node) -> 
             merged.setdefault(key, entry)
 
 
+def _refuse_half_characters(text: str, place: Place) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _Refused(
+            place,
+            "the text holds half a character, which cannot be sent",
+            "Write the whole character, or take it out.",
+        ) from None
+
+
 def _scalar(event: Any, tag: str | None, place: Place) -> str | int | float | bool | None:
     text: str = event.value
+    if not text.isascii():
+        _refuse_half_characters(text, place)
     if tag in ("str", "!") or (tag is None and not event.implicit[0]):
         return text  # quoted, a block, or said to be a text
     if tag in (None, "null") and text in _NULL:
