@@ -23,6 +23,7 @@ ID_RULE = "Use 1 to 64 of the letters a-z and A-Z, digits, _ and -."
 
 _MODEL = re.compile(r"[!-~]{1,256}")
 _DEFAULT_CONTINUATION = ContinuationSpec()
+_TOLD_ELSEWHERE = ("id", "prompt", "messages")  # what is wrong with these has words of its own
 _NO_JSON: Mapping[str, Json] = {}
 
 
@@ -59,7 +60,7 @@ def build_job(id: str | None, fields: Mapping[str, Json], report: Report) -> Job
     """
     before = report.count
     model: Json = fields.get("model")
-    if model is None:
+    if "model" not in fields:
         report(("model",), "no model is named", "Write `model: …` here or under `defaults`.")
     messages = _read_messages(fields, report)
     known = check_fields(fields, report)
@@ -93,7 +94,7 @@ def check_fields(fields: Mapping[str, Json], report: Report) -> ContinuationSpec
     """
     continuation = _DEFAULT_CONTINUATION
     for key, value in fields.items():
-        if value is None:
+        if value is None and key not in _TOLD_ELSEWHERE:
             report((key,), "there is nothing after this key", "Give it a value or take it out.")
         elif key == "model":
             _check_model(value, report, (key,))

@@ -115,7 +115,7 @@ class Filling:
             try:
                 return template.fill(row)
             except BadTemplate as error:
-                what = f"the template cannot be filled in: {quoted(str(error))[1:-1]}"
+                what = f"the template cannot be filled in: {quoted(str(error).rstrip('.'))[1:-1]}"
                 self._report(path, what, "Correct the template or the row.")
                 return PLACEHOLDER
 

@@ -78,7 +78,7 @@ def _syntax_problem(file: str, text: str, error: yaml.MarkedYAMLError) -> Proble
     if "\t" in indent or here[column - 1 : column] == "\t":
         fix = "Indent with spaces: YAML takes no tabs."
     elif here[column - 1 : column] in ("@", "`", "%"):
-        fix = f"Put quotes around a text that begins with {here[column - 1]}"
+        fix = f"Put quotes around a text that begins with {here[column - 1]}."
     elif "mapping values" in what:
         fix = 'Put quotes around a text that contains ": ", or check the indentation.'
     elif "undefined alias" in what:
