@@ -9,7 +9,7 @@ from typing import Any
 
 from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
 from runner.jobs.spec import BatchLimits, JobSpec
-from runner.jobs.states import Finish, State
+from runner.jobs.states import UNFINISHED, Finish, State
 
 
 class OnConflict(StrEnum):
@@ -167,6 +167,10 @@ class BatchRow:
 
     def count(self, *states: State) -> int:
         return sum(n for (state, _), n in self.counts.items() if state in states)
+
+    @property
+    def unfinished(self) -> int:
+        return self.count(*UNFINISHED)
 
     @property
     def complete(self) -> int:

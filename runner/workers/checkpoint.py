@@ -1,0 +1,96 @@
+"""Checkpoints: saves the text of one open call as it streams in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from runner.store.records import Claim
+from runner.store.store import Store
+from runner.workers.settings import WorkerSettings
+
+
+class Saver:
+    """Hands a call's text to the store every `checkpoint_s` seconds, or sooner when it is much.
+
+    A chunk is handed over by a timer, not by a task: hundreds of streams cost hundreds of timers,
+    and the store commits whatever lies ready in one go.
+
+    Args:
+        next_seq: the sequence number of this call's first chunk in its job.
+        failed: called once, with the error, when a chunk could not be saved.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        claim: Claim,
+        call_key: int,
+        next_seq: int,
+        settings: WorkerSettings,
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.next_seq = next_seq
+        self._store = store
+        self._claim = claim
+        self._call_key = call_key
+        self._settings = settings
+        self._failed = failed
+        self._parts: list[str] = []
+        self._length = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: dict[asyncio.Future[None], int] = {}
+        self._waiting_characters = 0
+        self._error: BaseException | None = None
+
+    @property
+    def overfull(self) -> bool:
+        """Whether so much waits for the disk that the stream should not be read on."""
+        return self._waiting_characters > self._settings.unsaved_characters
+
+    def add(self, text: str) -> None:
+        """Take text that must be saved within `checkpoint_s`."""
+        if not text:
+            return
+        self._parts.append(text)
+        self._length += len(text)
+        if self._length >= self._settings.checkpoint_characters:
+            self.save()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._settings.checkpoint_s, self.save)
+
+    def save(self) -> None:
+        """Hand over what there is now, without waiting for the commit."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._parts or self._error is not None:
+            return
+        text, length = "".join(self._parts), self._length
+        self._parts, self._length = [], 0
+        future = self._store.save(self._claim, self._call_key, self.next_seq, text)
+        self.next_seq += 1
+        self._waiting[future] = length
+        self._waiting_characters += length
+        future.add_done_callback(self._saved)
+
+    async def drain(self) -> None:
+        """Save everything and wait until it is committed.
+
+        Raises:
+            ClaimLost: the job belongs to another worker now.
+            StoreError: the database could not take it.
+        """
+        self.save()
+        while self._waiting and self._error is None:
+            await asyncio.wait(tuple(self._waiting), return_when=asyncio.FIRST_COMPLETED)
+        if self._error is not None:
+            raise self._error
+
+    def _saved(self, future: asyncio.Future[None]) -> None:
+        self._waiting_characters -= self._waiting.pop(future)
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is not None and self._error is None:
+            self._error = error
+            self._failed(error)

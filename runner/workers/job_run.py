@@ -1,0 +1,251 @@
+"""One claimed job, from its claim to its settlement: the continuation loop put to work."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+import anyio
+
+from runner.continuation.loop import ContinuationLoop
+from runner.continuation.steps import PastCall, Send
+from runner.errors import ClaimLost, StoreError
+from runner.jobs.call import CallOutcome
+from runner.jobs.states import State
+from runner.messages.client import MessagesClient
+from runner.messages.errors import CallError, ErrorKind
+from runner.messages.pace import Pace
+from runner.store.records import CallStart, Claim, LoadedJob, Settlement
+from runner.store.store import Store
+from runner.workers import judgement
+from runner.workers.checkpoint import Saver
+from runner.workers.progress import LiveJob, Progress
+from runner.workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+# A stop must be over within 5 seconds: what the store cannot take by then, the next start redoes.
+HAND_BACK_S = 4.0
+
+
+class Interruption(StrEnum):
+    """Why a running job was told to let go."""
+
+    STOP = "stopped by the user"
+    LEASE = "the process could not renew its lease in time"
+    CLAIM_LOST = "another worker holds the job"
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What all jobs of one process share.
+
+    Args:
+        max_attempts: of a batch, by its key.
+        batch_name: of a batch, by its key.
+    """
+
+    store: Store
+    client: MessagesClient
+    pace: Pace
+    progress: Progress
+    settings: WorkerSettings
+    random: Random
+    max_attempts: Callable[[int], int]
+    batch_name: Callable[[int], str]
+
+
+class JobRun:
+    """Runs one claimed job until it is settled, interrupted, or its claim is lost."""
+
+    def __init__(self, claim: Claim, workplace: Workplace) -> None:
+        self.claim = claim
+        self._place = workplace
+        self._interrupted: Interruption | None = None
+        self._stream_scope: anyio.CancelScope | None = None
+        self._progressed = False  # text was saved in this run
+
+    def interrupt(self, why: Interruption) -> None:
+        """Let go of the job soon: what has streamed in is saved, no further call is made."""
+        self._interrupted = self._interrupted or why
+        if self._stream_scope is not None:
+            self._stream_scope.cancel()
+
+    async def run(self) -> None:
+        """Work on the job.
+
+        Raises:
+            StoreError: the database can take nothing more; the process must stop.
+        """
+        try:
+            loaded = await self._place.store.load(self.claim)
+            await self._go_on(loaded)
+        except ClaimLost:
+            log.info("job %s: the claim is lost, nothing more is written", self.claim.job_id)
+        except StoreError:
+            raise
+        except Exception as bug:
+            # One job that meets a fault of ours must not end the night for all the others.
+            log.exception("job %s: a fault in the program", self.claim.job_id)
+            await self._let_go(
+                Settlement(State.DISCARDED, error=f"a fault in the program: {bug!r:.200}")
+            )
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(HAND_BACK_S, shield=True):
+                await self._let_go(judgement.HANDED_BACK)
+            raise
+        finally:
+            self._place.progress.live.pop(self.claim.job_key, None)
+
+    async def _go_on(self, loaded: LoadedJob) -> None:
+        loop = ContinuationLoop(
+            loaded.spec,
+            self._place.client.traits(loaded.spec.model),
+            [PastCall(call.resume_at, call.text, call.outcome) for call in loaded.calls],
+        )
+        next_seq = loaded.next_seq
+        while isinstance(step := loop.next_step(), Send):
+            if self._interrupted is not None:
+                return await self._settle(judgement.HANDED_BACK)
+            call_key = await self._begin(step, loop)
+            saver = self._saver(call_key, next_seq)
+            error, outcome = await self._stream(loop, step, saver)
+            next_seq = saver.next_seq
+            loop.end(outcome)
+            settlement = await self._settlement(loop, error)
+            if settlement is None:
+                await self._place.store.end_call(self.claim, call_key, outcome)
+            else:
+                # One transaction: a job is never seen whole and unsettled.
+                return await self._place.store.end_call_and_settle(
+                    self.claim, call_key, outcome, settlement
+                )
+        return await self._settle(judgement.of_end(step))
+
+    async def _begin(self, send: Send, loop: ContinuationLoop) -> int:
+        plan = send.plan
+        start = CallStart(
+            number=send.number,
+            strategy=plan.strategy,
+            resume_at=plan.resume_at,
+            max_tokens=send.max_tokens,
+            model=loop.spec.model,
+            verdict=plan.verdict,
+        )
+        call_key = await self._place.store.begin_call(self.claim, start)
+        loop.begin(send)
+        progress = self._place.progress
+        progress.calls += 1
+        progress.live[self.claim.job_key] = LiveJob(
+            job_id=self.claim.job_id,
+            batch=self._place.batch_name(self.claim.batch_key),
+            call_number=send.number,
+            characters=len(loop.document),
+            last_words=loop.document.tail(200),
+        )
+        return call_key
+
+    async def _stream(
+        self, loop: ContinuationLoop, send: Send, saver: Saver
+    ) -> tuple[CallError | None, CallOutcome]:
+        """Make the call and save what streams in, whatever becomes of it."""
+        error: CallError | None = None
+        outcome = CallOutcome(None)
+        with anyio.CancelScope() as scope:
+            self._stream_scope = scope
+            if self._interrupted is not None:
+                scope.cancel()
+            try:
+                async with self._place.client.stream(loop.request(send)) as stream:
+                    try:
+                        async for piece in stream:
+                            self._take(loop.feed(piece), saver)
+                            if saver.overfull:
+                                await saver.drain()
+                    finally:
+                        outcome = stream.outcome
+            except CallError as broken:
+                error = broken
+                if outcome.error is None:
+                    outcome = CallOutcome(
+                        None,
+                        usage=outcome.usage,
+                        request_id=outcome.request_id or broken.request_id,
+                        error=str(broken),
+                    )
+            finally:
+                self._stream_scope = None
+                with anyio.move_on_after(HAND_BACK_S, shield=True):
+                    self._take(loop.flush(), saver)
+                    await saver.drain()
+        if scope.cancelled_caught and outcome.error is None:
+            outcome = CallOutcome(
+                None,
+                usage=outcome.usage,
+                request_id=outcome.request_id,
+                error=str(self._interrupted or "cancelled"),
+            )
+        return error, outcome
+
+    def _take(self, text: str, saver: Saver) -> None:
+        if not text:
+            return
+        self._progressed = True
+        saver.add(text)
+        progress = self._place.progress
+        progress.output_characters += len(text)
+        if live := progress.live.get(self.claim.job_key):
+            live.add(text)
+
+    def _saver(self, call_key: int, next_seq: int) -> Saver:
+        return Saver(
+            self._place.store,
+            self.claim,
+            call_key,
+            next_seq,
+            self._place.settings,
+            failed=lambda _: self.interrupt(Interruption.CLAIM_LOST),
+        )
+
+    async def _settlement(
+        self, loop: ContinuationLoop, error: CallError | None
+    ) -> Settlement | None:
+        """What becomes of the job after a call; None: it goes on with the next."""
+        if error is not None:
+            return await self._after_error(error)
+        step = loop.next_step()
+        if not isinstance(step, Send):
+            return judgement.of_end(step)
+        return None if self._interrupted is None else judgement.HANDED_BACK
+
+    async def _after_error(self, error: CallError) -> Settlement:
+        place = self._place
+        settlement = judgement.of_error(
+            error,
+            attempt=self.claim.attempt,
+            max_attempts=place.max_attempts(self.claim.batch_key),
+            progress=self._progressed,
+            random=place.random,
+        )
+        if error.kind is ErrorKind.RATE_LIMIT:
+            seconds = settlement.delay_ms / 1000
+            place.pace.cool_down(self.claim.model, seconds)
+            place.progress.notice(
+                f"{self.claim.model}: rate limit, no calls for {seconds:.0f} s ({error})"
+            )
+        elif cause := judgement.PAUSES.get(error.kind):
+            await place.store.pause(self.claim.batch_key, cause, str(error))
+        elif error.kind is not ErrorKind.RETRY:
+            place.progress.notice(f"job {self.claim.job_id} failed: {error}")
+        return settlement
+
+    async def _settle(self, settlement: Settlement) -> None:
+        await self._place.store.settle(self.claim, settlement)
+
+    async def _let_go(self, settlement: Settlement) -> None:
+        with suppress(ClaimLost):
+            await self._settle(settlement)

@@ -1,0 +1,52 @@
+"""How a worker gives a job back: one pure table from what happened to what becomes of the job."""
+
+from __future__ import annotations
+
+from random import Random
+
+from runner.continuation.steps import CannotContinue, Finished
+from runner.jobs.states import Finish, State
+from runner.messages.backoff import delay_s
+from runner.messages.errors import CallError, ErrorKind
+from runner.store.records import PauseCause, Settlement
+
+# These ask the owner to mend something: the batch waits, its jobs lose nothing.
+PAUSES = {
+    ErrorKind.CREDENTIALS: PauseCause.CREDENTIALS,
+    ErrorKind.SPEND_CAP: PauseCause.SPEND_CAP,
+}
+
+HANDED_BACK = Settlement(State.AVAILABLE)
+
+
+def of_end(step: Finished | CannotContinue) -> Settlement:
+    """What becomes of a job whose document goes no further."""
+    if isinstance(step, CannotContinue):
+        return Settlement(State.DISCARDED, error=step.reason)
+    # A refused prompt cannot work, whoever asks: it failed, and its finish says how.
+    state = State.DISCARDED if step.finish is Finish.REFUSAL else State.COMPLETED
+    return Settlement(state, finish=step.finish, error=step.detail)
+
+
+def of_error(
+    error: CallError, *, attempt: int, max_attempts: int, progress: bool, random: Random
+) -> Settlement:
+    """What becomes of a job whose call failed.
+
+    Args:
+        attempt: errors in a row so far, this one not counted.
+        progress: text was saved since the last error, so the count starts again.
+    """
+    attempt = 1 if progress else attempt + 1
+    delay_ms = round(1000 * delay_s(attempt, error, random))
+    if error.kind in PAUSES:
+        return Settlement(State.AVAILABLE, error=str(error))
+    if error.kind is ErrorKind.RATE_LIMIT:
+        return Settlement(State.SCHEDULED, error=str(error), delay_ms=delay_ms)
+    if error.kind is not ErrorKind.RETRY:
+        return Settlement(State.DISCARDED, error=str(error))
+    if attempt >= max_attempts:
+        return Settlement(
+            State.DISCARDED, error=f"given up after {attempt} attempts; the last: {error}"
+        )
+    return Settlement(State.RETRYABLE, error=str(error), delay_ms=delay_ms, reset_attempt=progress)

@@ -1,0 +1,196 @@
+"""A working process: claims jobs to fill its free slots, runs them, keeps its lease, rescues."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection
+from random import Random
+
+import anyio
+from anyio.abc import TaskGroup
+
+from runner.errors import RunnerError
+from runner.messages.client import MessagesClient
+from runner.messages.pace import Pace
+from runner.store.records import BatchRow, Claim, Lane
+from runner.store.store import Store
+from runner.workers.job_run import Interruption, JobRun, Workplace
+from runner.workers.lease import Lease
+from runner.workers.progress import Progress
+from runner.workers.rescue import Rescuer
+from runner.workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Works on queued jobs.
+
+    Args:
+        batch_keys: the batches to work on; None means all there are.
+        until_final: end when every job of these batches is final or its batch is paused; else
+            work until stopped.
+        settled: called with each job's key when this process has settled it, whatever its state.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        client: MessagesClient,
+        *,
+        batch_keys: Collection[int] | None = None,
+        until_final: bool = True,
+        settings: WorkerSettings = WorkerSettings(),
+        progress: Progress | None = None,
+        settled: Callable[[int], None] | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.progress = progress or Progress()
+        self._store = store
+        self._batch_keys = batch_keys
+        self._until_final = until_final
+        self._settings = settings
+        self._settled = settled
+        self._pace = Pace()
+        self._batches: dict[int, BatchRow] = {}
+        self._running: dict[int, JobRun] = {}
+        self._wake = anyio.Event()
+        self._worker_id = ""
+        self._place = Workplace(
+            store=store,
+            client=client,
+            pace=self._pace,
+            progress=self.progress,
+            settings=settings,
+            random=random or Random(),  # noqa: S311  jitter needs no secrecy
+            max_attempts=lambda key: self._batches[key].limits.max_attempts,
+            batch_name=lambda key: self._batches[key].name,
+        )
+
+    def stop(self) -> None:
+        """Stop soon: no new calls; what streams is saved, the jobs are handed back."""
+        self.progress.stopping = True
+        self._interrupt_all(Interruption.STOP)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Work until there is nothing left to do, or until stopped.
+
+        Raises:
+            StoreError: the database can take nothing more. Nothing saved is lost.
+        """
+        try:
+            while not await self._work_under_one_lease():
+                self.progress.notice("the lease was lost; going on under a new one")
+        except BaseExceptionGroup as group:
+            # Whatever ended the task groups: callers see the one error that was the cause.
+            error = _cause(group)
+            raise error from error.__cause__
+
+    async def _work_under_one_lease(self) -> bool:
+        """True: done or stopped. False: the lease was lost, the jobs are handed back."""
+        self._worker_id = uuid.uuid4().hex
+        settings = self._settings
+        lease = Lease(self._store, self._worker_id, settings)
+        await self._store.register_worker(
+            self._worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            lease_ms=round(settings.lease_s * 1000),
+        )
+        rescuer = Rescuer(self._store, self._worker_id, settings, self.progress)
+        await rescuer.look()
+        lost = False
+        async with anyio.create_task_group() as background:
+
+            async def keep_lease() -> None:
+                nonlocal lost
+                await lease.keep()
+                lost = True
+                self._interrupt_all(Interruption.LEASE)
+                self._wake.set()
+
+            background.start_soon(keep_lease)
+            background.start_soon(rescuer.run)
+            async with anyio.create_task_group() as jobs:
+                await self._produce(jobs, lambda: lost)
+            background.cancel_scope.cancel()
+        await self._store.retire_worker(self._worker_id)
+        return not lost
+
+    async def _produce(self, jobs: TaskGroup, lost: Callable[[], bool]) -> None:
+        """Claim jobs to fill free slots, until all is done, or the process must let go."""
+        while not (self.progress.stopping or lost()):
+            self._wake = anyio.Event()
+            await self._store.promote_due()
+            claims = await self._claim()
+            for claim in claims:
+                run = self._running[claim.job_key] = JobRun(claim, self._place)
+                jobs.start_soon(self._run_job, run)
+            if self.progress.stopping or lost():
+                self._interrupt_all(Interruption.STOP)  # those that were just being claimed
+            elif not claims:
+                if self._until_final and not self._running and await self._all_done():
+                    return
+                with anyio.move_on_after(self._settings.poll_s):
+                    await self._wake.wait()
+
+    async def _run_job(self, run: JobRun) -> None:
+        try:
+            await run.run()
+        finally:
+            del self._running[run.claim.job_key]
+            self._wake.set()
+        if self._settled is not None:
+            self._settled(run.claim.job_key)
+
+    async def _claim(self) -> list[Claim]:
+        """Claim what fits: within our own concurrency, each batch's, and each model's in it."""
+        by_batch = Counter(run.claim.batch_key for run in self._running.values())
+        by_lane = Counter((run.claim.batch_key, run.claim.model) for run in self._running.values())
+        open_lanes = await self._store.open_lanes(self._batch_keys)
+        if not open_lanes:
+            return []
+        self._batches |= {batch.key: batch for batch in await self._store.batches()}
+        lanes: dict[int, list[Lane]] = {}
+        for lane in open_lanes:
+            limits = self._batches[lane.batch_key].limits
+            most = limits.concurrency_by_model.get(lane.model, limits.concurrency)
+            free = most - by_lane[lane.batch_key, lane.model]
+            if free > 0 and not self._pace.cooling(lane.model):
+                lanes.setdefault(lane.batch_key, []).append(Lane(lane.batch_key, lane.model, free))
+        claims: list[Claim] = []
+        for batch_key, batch_lanes in lanes.items():
+            free = self._batches[batch_key].limits.concurrency - by_batch[batch_key]
+            if self._settings.concurrency is not None:
+                ours = self._settings.concurrency - len(self._running) - len(claims)
+                free = min(free, ours)
+            if free > 0:
+                claims += await self._store.claim(self._worker_id, batch_lanes, free)
+        return claims
+
+    async def _all_done(self) -> bool:
+        """Whether nothing is left that anyone could work on without the owner's help."""
+        batches = await self._store.batches()
+        return not any(
+            batch.paused is None and batch.unfinished
+            for batch in batches
+            if self._batch_keys is None or batch.key in self._batch_keys
+        )
+
+    def _interrupt_all(self, why: Interruption) -> None:
+        for run in self._running.values():
+            run.interrupt(why)
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that made a task group fall: ours before others, a plain one before a group."""
+    leaves = [
+        _cause(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in group.exceptions
+    ]
+    return next((error for error in leaves if isinstance(error, RunnerError)), leaves[0])
