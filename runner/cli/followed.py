@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from runner.continuation.text import clean_end
 from runner.store.records import TextPiece
@@ -55,7 +54,15 @@ class Followed:
         return self._advance(self._text)
 
     def _advance(self, text: str) -> News:
-        kept = len(commonprefix([self._seen, text]))
+        kept = _common(self._seen, text)
         news = News(taken_back=self._seen[kept:], text=text[kept:])
         self._seen = text
         return news
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
+    return next(i for i in range(length) if one[i] != other[i])

@@ -28,7 +28,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("runner.cli.export:export", "Write documents to files."),
     "simulate": ("runner.cli.simulate:simulate", "Serve the simulated Messages API."),
     "db": ("runner.cli.db:db", "Look after the database."),
-    "doctor": ("runner.cli.doctor:doctor", "Say what is wrong on this machine, and how to mend it."),
+    "doctor": (
+        "runner.cli.doctor:doctor",
+        "Say what is wrong on this machine, and how to mend it.",
+    ),
 }
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -37,19 +40,19 @@ INTERRUPTED = 128 + signal.SIGINT
 class Commands(click.Group):
     """A group that imports a command when it is called, not before."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
-            formatter.write_dl([(name, help) for name, (_, help) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def main(
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any

@@ -84,7 +84,9 @@ def _print(document: ReadDocument) -> None:
     click.echo()
     again = document.input_tokens_read_again
     click.echo(f"input tokens   {usage.total_input_tokens:,}")
-    click.echo(f"  read again   {again:,}  (prompt and text so far, once more for each continuation)")
+    click.echo(
+        f"  read again   {again:,}  (prompt and text so far, once more for each continuation)"
+    )
     click.echo(f"output tokens  {_output(usage)}")
     click.echo(f"  twice        {_twice(document)}")
 

@@ -49,9 +49,7 @@ def on_conflict(chosen: str | None) -> OnConflict:
 @database_option
 @batch_option
 @conflict_options
-def submit(
-    files: tuple[Path, ...], database: str, batch: str | None, conflict: str | None
-) -> None:
+def submit(files: tuple[Path, ...], database: str, batch: str | None, conflict: str | None) -> None:
     """Queue the jobs of job files, and do no work.
 
     All files are checked before anything is queued. Jobs that are there already are left alone, so

@@ -29,8 +29,7 @@ class Table:
         columns = list(zip(*([_cell(cell) for cell in row] for row in first), strict=True))
         columns = columns or [() for _ in header]
         self._widths = [
-            max(map(cell_len, (name, *cells)))
-            for name, cells in zip(header, columns, strict=True)
+            max(map(cell_len, (name, *cells))) for name, cells in zip(header, columns, strict=True)
         ]
         self._right = [
             any(map(_NUMBER.fullmatch, cells))
@@ -50,7 +49,9 @@ class Table:
         ).rstrip()
 
 
-def echo_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, indent: str = "") -> None:
+def echo_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], *, indent: str = ""
+) -> None:
     """Print a table whose rows are all there."""
     table = Table(header, rows)
     click.echo(indent + table.head(bold=colour()))

@@ -56,7 +56,8 @@ async def _tail(reference: str, database: str, follow: bool, lines: int) -> None
         text.take(await store.pieces(job.key))
         _print(text.begin(lines))
         while follow and not job.state.final:
-            while version == (now := await store.data_version()):
+            # Another process's commits send no word: they are looked for.
+            while version == (now := await store.data_version()):  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_SECONDS)
             version = now
             # The state is read before the text: a final job's text is then all there.

@@ -66,7 +66,7 @@ def ending(job: JobRow) -> str:
             return stands
         return f"{stands} ({job.finish}): {_CAUSES[job.finish]}"
     words = {
-        State.DISCARDED: "failed",
+        State.DISCARDED: f"failed ({job.finish})" if job.finish else "failed",
         State.CANCELLED: "cancelled",
         State.AVAILABLE: "unfinished: waits for a worker",
         State.EXECUTING: "unfinished: is being written",
@@ -81,9 +81,9 @@ def advice(job: JobRow) -> str | None:
     match standing(job):
         case Standing.COMPLETE:
             return None
-        case Standing.CUT:
-            return _ADVICE.get(job.finish) if job.finish else None
-        case Standing.FAILED:
+        case Standing.CUT | Standing.FAILED if job.finish in _ADVICE:
+            return _ADVICE[job.finish]
+        case Standing.CUT | Standing.FAILED:
             return "Mend what the error names; a changed prompt is submitted with --replace."
         case Standing.CANCELLED:
             return "Give the job a new id to have it written."

@@ -81,7 +81,9 @@ async def export(
     receipt = ExportReceipt()
     with await anyio.to_thread.run_sync(Folder.open, out) as folder:
         for row in chosen:
-            await _export_batch(store, row, names.name(row.name), folder, format, unfinished, receipt)
+            await _export_batch(
+                store, row, names.name(row.name), folder, format, unfinished, receipt
+            )
     return receipt
 
 

@@ -7,7 +7,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -52,10 +52,8 @@ class Folder:
         """The folder of that name inside this one, made where it is missing."""
         path = self.path / name
         with _as_export_error(path):
-            try:
+            with suppress(FileExistsError):
                 os.mkdir(name, dir_fd=self._descriptor)
-            except FileExistsError:
-                pass
             descriptor = os.open(name, _OPEN_FOLDER | os.O_NOFOLLOW, dir_fd=self._descriptor)
         return Folder(descriptor, path)
 
