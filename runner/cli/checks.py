@@ -48,8 +48,9 @@ class Finding:
 # File systems whose locks or memory maps do not hold between machines: SQLite's write-ahead log
 # needs both. Source: SQLite documentation, write-ahead logging.
 _NETWORK = frozenset(
-    "nfs nfs4 cifs smb smb3 smbfs 9p virtiofs afs ceph lustre gfs2 ocfs2 glusterfs ncpfs "
-    "fuse.sshfs fuse.glusterfs fuse.rclone fuse.s3fs fuse.davfs vboxsf prl_fs vmhgfs".split()
+    {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "virtiofs", "afs", "ceph", "lustre"}
+    | {"gfs2", "ocfs2", "glusterfs", "ncpfs", "vboxsf", "prl_fs", "vmhgfs"}
+    | {"fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.vmhgfs-fuse"}
 )
 _ONE_PROCESS = "Work with one process at a time on this database"
 _LOW_BYTES, _NO_BYTES = 1 << 30, 50 << 20
@@ -192,15 +193,16 @@ def _seconds(date: str | None) -> float | None:
 
 async def database(path: Path, now_s: float) -> list[Finding]:
     """Whether the database opens, and what hangs in it."""
-    if not path.exists():
-        text = f"{path} is not there yet; it is made on first use"
-        return [Finding("database", Level.OK, text)]
     try:
         async with await Store.open(path, create=False) as store:
             opened = Finding("database", Level.OK, f"{path} is of this program's version")
             return [opened, *[finding async for finding in _hanging(store, now_s)]]
     except StoreError as error:
         return [Finding("database", Level.FAIL, "cannot be used", str(error))]
+
+
+def _not_there(path: Path) -> Finding:
+    return Finding("database", Level.OK, f"{path} is not there yet; it is made on first use")
 
 
 async def _hanging(store: Store, now_s: float) -> AsyncIterator[Finding]:
@@ -262,7 +264,7 @@ async def examine(name: str, *, network: bool) -> list[Finding]:
             file_system(folder, _mountinfo()),
             permissions(path),
             disk_space(folder),
-            *await database(path, time.time()),
+            *(await database(path, time.time()) if path.exists() else [_not_there(path)]),
         ]
     findings.append(sqlite_version())
     key, base_url = credentials()

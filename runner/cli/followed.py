@@ -30,6 +30,10 @@ class Followed:
         self._seen = ""
         self._call: tuple[int, int] | None = None
 
+    def begin_again(self) -> None:
+        """Forget the text, not what was seen: all pieces are to be taken once more."""
+        self.last_seq, self._text, self._call = -1, "", None
+
     def take(self, pieces: Iterable[TextPiece]) -> None:
         """Fold further pieces into the text."""
         for piece in pieces:

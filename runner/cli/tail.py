@@ -61,7 +61,9 @@ async def _tail(reference: str, database: str, follow: bool, lines: int) -> None
                 await asyncio.sleep(_POLL_SECONDS)
             version = now
             # The state is read before the text: a final job's text is then all there.
-            job = await store.find_job(f"{job.batch}/{job.id}")
+            claim, job = job.claim, await store.job(job.key)
+            if job.claim != claim:
+                text.begin_again()  # the job may have been replaced, and its old calls be gone
             text.take(await store.pieces(job.key, after_seq=text.last_seq))
             _show(text.news())
         _show(text.rest())

@@ -89,7 +89,7 @@ async def read_document(store: Store, job: JobRow) -> ReadDocument:
     """
     while True:
         calls = tuple(await store.calls(job.key))
-        after = await store.find_job(f"{job.batch}/{job.id}")
+        after = await store.job(job.key)
         if _moment(after) == _moment(job):
             return ReadDocument(after, calls, fold((call.resume_at, call.text) for call in calls))
         job = after
