@@ -10,6 +10,7 @@ RunnerError                    exit status
 │   ├── StoreUnavailable            1      cannot be opened, is locked, full or not writable
 │   ├── SchemaTooNew                2      written by a newer version of this program
 │   └── NotADatabase                2      the file is something else, or damaged
+├── CredentialsError                4      no usable key; see runner.messages.errors
 ├── ClaimLost                       -      another worker holds the job now (never reaches a user)
 └── CallError                       -      a call to the Messages API failed; see runner.messages.errors
 

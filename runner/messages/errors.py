@@ -1,4 +1,4 @@
-"""The kinds of error a call can meet."""
+"""The kinds of error a call can meet, and the error of a client that has no key."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ class ErrorKind(StrEnum):
     JOB = "job"  # this job cannot work: its own 400s
 
 
+class CredentialsError(RunnerError):
+    """There is no usable key, so no request was sent."""
+
+    exit_status = 4
+
+
 class CallError(RunnerError):
     """A call to the Messages API failed.
 
     Args:
         status: HTTP status; None where no response came.
-        type: the API's error type, or our own name for what broke.
+        type: the API's error code where it gave one, else its error type; or our own name for
+            what broke (`unreachable`, `timeout`, `broken_stream`, `unsendable`).
         retry_after_s: seconds the server asks us to wait; None where it named none.
     """
 

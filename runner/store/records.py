@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
 from runner.jobs.spec import BatchLimits, JobSpec
@@ -195,3 +195,27 @@ class TextPiece:
     resume_at: int
     seq: int
     text: str
+
+
+class OpenLane(NamedTuple):
+    """Jobs that wait to be claimed: those of one model within one batch that is not paused."""
+
+    batch_key: int
+    model: str
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A process that works on jobs.
+
+    `alive` is the operating system's word on a process of this machine; None where it cannot
+    tell, and only the lease can.
+    """
+
+    id: str
+    host: str
+    pid: int
+    started_ms: int
+    lease_until_ms: int
+    alive: bool | None

@@ -182,7 +182,7 @@ class JobRun:
                 with anyio.move_on_after(HAND_BACK_S, shield=True):
                     self._take(loop.flush(), saver)
                     await saver.drain()
-        if scope.cancelled_caught and outcome.error is None:
+        if scope.cancelled_caught and outcome.error is None and outcome.stop_reason is None:
             outcome = CallOutcome(
                 None,
                 usage=outcome.usage,

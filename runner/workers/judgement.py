@@ -37,16 +37,16 @@ def of_error(
         attempt: errors in a row so far, this one not counted.
         progress: text was saved since the last error, so the count starts again.
     """
-    attempt = 1 if progress else attempt + 1
-    delay_ms = round(1000 * delay_s(attempt, error, random))
+    before = 0 if progress else attempt
+    delay_ms = round(1000 * delay_s(before, error, random))
     if error.kind in PAUSES:
         return Settlement(State.AVAILABLE, error=str(error))
     if error.kind is ErrorKind.RATE_LIMIT:
         return Settlement(State.SCHEDULED, error=str(error), delay_ms=delay_ms)
     if error.kind is not ErrorKind.RETRY:
         return Settlement(State.DISCARDED, error=str(error))
-    if attempt >= max_attempts:
+    if before + 1 >= max_attempts:
         return Settlement(
-            State.DISCARDED, error=f"given up after {attempt} attempts; the last: {error}"
+            State.DISCARDED, error=f"given up after {before + 1} attempts; the last: {error}"
         )
     return Settlement(State.RETRYABLE, error=str(error), delay_ms=delay_ms, reset_attempt=progress)

@@ -24,6 +24,8 @@ def test_the_table_of_transitions_is_the_codes_own():
 
 
 def test_every_finish_has_its_row_the_complete_ones_first():
-    rows = re.findall(r"^\| `(\w+)` \| .+ \| .*\|$", PAGE.read_text().split("## Finishes")[1], re.M)
+    rows = re.findall(
+        r"^\| `(\w+)` \| .+ \| .*\|$", PAGE.read_text().split("## Finishes")[1], re.MULTILINE
+    )
     assert rows == list(Finish)
     assert [Finish(row).complete for row in rows] == [True] * 3 + [False] * (len(rows) - 3)

@@ -1,0 +1,187 @@
+"""The queue: batches, jobs, calls, chunks, workers and kept counts."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+# Frozen as they were: a later version's words must not change what this step built.
+Whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+WAITING = "'scheduled', 'retryable'"
+FINAL = "'completed', 'cancelled', 'discarded'"
+FINISHES = (
+    "'end_turn', 'stop_sequence', 'until_met', 'refusal', 'max_calls', 'max_output_tokens', "
+    "'context_window', 'stalled', 'early_end'"
+)
+
+ADD = """\
+  INSERT INTO job_count (batch_key, model, state, finish, jobs)
+  VALUES (new.batch_key, new.model, new.state, coalesce(new.finish, ''), 1)
+  ON CONFLICT (batch_key, model, state, finish) DO UPDATE SET jobs = jobs + 1;
+"""
+TAKE = """\
+  UPDATE job_count SET jobs = jobs - 1
+  WHERE batch_key = old.batch_key AND model = old.model AND state = old.state
+    AND finish = coalesce(old.finish, '');
+"""
+
+
+def kept_sum(name: str) -> sa.Column[int]:
+    return sa.Column(name, Whole, nullable=False, server_default=sa.text("0"))
+
+
+def usage() -> list[sa.Column[int]]:
+    return [
+        kept_sum("input_tokens"),
+        kept_sum("cache_creation_input_tokens"),
+        kept_sum("cache_read_input_tokens"),
+        kept_sum("output_tokens"),
+        sa.Column("usage_estimated", sa.Integer, nullable=False, server_default=sa.text("0")),
+    ]
+
+
+def of_job() -> sa.ForeignKey:
+    return sa.ForeignKey("job.key", ondelete="CASCADE")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "batch",
+        sa.Column("key", Whole, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False, unique=True),
+        sa.Column("limits", sa.Text, nullable=False),
+        sa.Column("paused", sa.Text),
+        sa.Column("pause_reason", sa.Text),
+        sa.Column("created_ms", Whole, nullable=False),
+        kept_sum("calls"),
+        *usage(),
+        sa.CheckConstraint("paused IS NULL OR paused IN ('user', 'credentials', 'spend_cap')"),
+        sqlite_strict=True,
+    )
+    op.create_table(
+        "job",
+        sa.Column("key", Whole, primary_key=True),
+        sa.Column("batch_key", Whole, sa.ForeignKey("batch.key"), nullable=False),
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("hash", sa.LargeBinary, nullable=False),
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("priority", sa.Integer, nullable=False),
+        kept_sum("claim"),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("rescues", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("worker_id", sa.Text),
+        sa.Column("finish", sa.Text),
+        sa.Column("error", sa.Text),
+        sa.Column("scheduled_ms", Whole),
+        sa.Column("created_ms", Whole, nullable=False),
+        sa.Column("updated_ms", Whole, nullable=False),
+        sa.Column("finalized_ms", Whole),
+        sa.CheckConstraint(
+            f"state IN ('available', 'scheduled', 'executing', 'retryable', {FINAL})"
+        ),
+        sa.CheckConstraint(f"finish IS NULL OR finish IN ({FINISHES})"),
+        sa.CheckConstraint("(state = 'executing') = (worker_id IS NOT NULL)"),
+        sa.CheckConstraint(f"(state IN ({WAITING})) = (scheduled_ms IS NOT NULL)"),
+        sa.CheckConstraint(f"(state IN ({FINAL})) = (finalized_ms IS NOT NULL)"),
+        sa.CheckConstraint("state <> 'completed' OR finish IS NOT NULL"),
+        sa.CheckConstraint(f"finish IS NULL OR state IN ({FINAL})"),
+        sa.CheckConstraint("claim >= 0 AND attempt >= 0 AND rescues >= 0"),
+        sqlite_autoincrement=True,
+        sqlite_strict=True,
+    )
+    op.create_index("job_id", "job", ["id", "batch_key"], unique=True)
+    op.create_index(
+        "job_available",
+        "job",
+        ["batch_key", "model", sa.text("priority DESC"), "key"],
+        sqlite_where=sa.text("state = 'available'"),
+    )
+    op.create_index(
+        "job_due", "job", ["scheduled_ms"], sqlite_where=sa.text(f"state IN ({WAITING})")
+    )
+    op.create_index(
+        "job_executing", "job", ["worker_id"], sqlite_where=sa.text("state = 'executing'")
+    )
+    op.create_table(
+        "job_spec",
+        sa.Column("job_key", Whole, of_job(), primary_key=True),
+        sa.Column("settings", sa.Text, nullable=False),
+        sa.Column("shape", sa.Text, nullable=False),
+        sqlite_strict=True,
+    )
+    op.create_table(
+        "call",
+        sa.Column("key", Whole, primary_key=True),
+        sa.Column("job_key", Whole, of_job(), nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("claim", Whole, nullable=False),
+        sa.Column("strategy", sa.Text),
+        sa.Column("resume_at", Whole, nullable=False),
+        sa.Column("max_tokens", sa.Integer, nullable=False),
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("verdict", sa.Text),
+        sa.Column("superseded", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("started_ms", Whole, nullable=False),
+        sa.Column("ended_ms", Whole),
+        sa.Column("stop_reason", sa.Text),
+        sa.Column("stop_sequence", sa.Text),
+        sa.Column("stop_details", sa.Text),
+        sa.Column("request_id", sa.Text),
+        sa.Column("error", sa.Text),
+        *usage(),
+        sa.CheckConstraint("strategy IS NULL OR strategy IN ('prefill', 'turn')"),
+        sa.CheckConstraint(
+            "verdict IS NULL OR verdict IN ('exact', 'aligned', 'overlap', 'unverified')"
+        ),
+        sa.CheckConstraint("number >= 1 AND resume_at >= 0"),
+        sqlite_strict=True,
+    )
+    op.create_index("call_job", "call", ["job_key"])
+    op.create_index(
+        "call_number",
+        "call",
+        ["job_key", "number"],
+        unique=True,
+        sqlite_where=sa.text("superseded = 0"),
+    )
+    op.create_index(
+        "call_open", "call", ["job_key"], unique=True, sqlite_where=sa.text("ended_ms IS NULL")
+    )
+    op.create_table(
+        "chunk",
+        sa.Column("key", Whole, primary_key=True),
+        sa.Column("job_key", Whole, of_job(), nullable=False),
+        sa.Column("call_key", Whole, nullable=False),
+        sa.Column("seq", sa.Integer, nullable=False),
+        sa.Column("text", sa.Text, nullable=False),
+        sqlite_strict=True,
+    )
+    op.create_index("chunk_seq", "chunk", ["job_key", "seq"], unique=True)
+    op.create_table(
+        "worker",
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", Whole, nullable=False),
+        sa.Column("started_ms", Whole, nullable=False),
+        sa.Column("lease_until_ms", Whole, nullable=False),
+        sqlite_strict=True,
+    )
+    op.create_table(
+        "job_count",
+        sa.Column("batch_key", Whole, primary_key=True, autoincrement=False),
+        sa.Column("model", sa.Text, primary_key=True),
+        sa.Column("state", sa.Text, primary_key=True),
+        sa.Column("finish", sa.Text, primary_key=True),
+        sa.Column("jobs", Whole, nullable=False),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
+    op.execute("CREATE TRIGGER job_count_insert AFTER INSERT ON job BEGIN\n" + ADD + "END")
+    op.execute(
+        "CREATE TRIGGER job_count_update AFTER UPDATE OF state, finish, model ON job\n"
+        "WHEN old.state <> new.state OR old.finish IS NOT new.finish OR old.model <> new.model\n"
+        "BEGIN\n" + TAKE + ADD + "END"
+    )
+    op.execute("CREATE TRIGGER job_count_delete AFTER DELETE ON job BEGIN\n" + TAKE + "END")

@@ -1,0 +1,327 @@
+"""One streamed call to the Messages API.
+
+The official SDK builds and sends the request, finds the credentials and raises on error statuses.
+The body is read raw and parsed here: the SDK would make a validated object of every event, which
+costs several times as much as all the rest of reading a stream.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import anthropic
+import anyio
+import httpx2
+
+from runner.errors import UsageError
+from runner.jobs.call import CallOutcome
+from runner.jobs.traits import ModelTraits
+from runner.messages import models
+from runner.messages.classify import Failure, call_error
+from runner.messages.errors import CallError, CredentialsError
+from runner.messages.events import Reply
+from runner.messages.headers import RateLimits, retry_after_s
+from runner.messages.sse import EventTooLong, SseParser
+
+CONNECT_TIMEOUT_S = 10.0
+# While no text is being written the model may be thinking, and the stream brings nothing but pings.
+THINKING_PATIENCE = 5
+# After the last event only the end of the response is missing: worth a moment, for then its
+# connection can be used again.
+_END_OF_BODY_S = 0.1
+
+# The SDK's aiohttp transport turns most of aiohttp's errors into httpx2's, but not all of them.
+_TRANSPORT_ERRORS = (httpx2.HTTPError, aiohttp.ClientError, OSError, TimeoutError, EOFError)
+_TIMEOUTS = (httpx2.TimeoutException, TimeoutError)
+
+# Sampling fields went out with the version that the SDK speaks; models that still take them take
+# them in the version before. Source: Messages API documentation, versioning.
+_SAMPLING = frozenset({"temperature", "top_p", "top_k"})
+_SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
+
+# A server that is not Anthropic's mostly wants no key, but the SDK sends no request without one.
+_NO_KEY = "no-key"
+
+
+class MessagesClient:
+    """Calls to one endpoint with one key, over shared connections.
+
+    Args:
+        api_key: None takes it from where the SDK does (ANTHROPIC_API_KEY and its kin).
+        base_url: None takes ANTHROPIC_BASE_URL, else Anthropic's own.
+        read_timeout_s: seconds without a byte, or without progress while text is being written,
+            after which a stream counts as broken. While no text is being written, pings alone keep
+            it alive `THINKING_PATIENCE` times as long.
+        connections: the most that are open at once.
+        one_block: the endpoint needs one text block a message; None guesses by its host. False says
+            that it behaves as Anthropic's own, so that its connections are used again, too.
+
+    Raises:
+        CredentialsError: there is no key, or what is set cannot be one.
+        UsageError: the base URL is no HTTP address.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        read_timeout_s: float = 120,
+        connections: int = 1000,
+        one_block: bool | None = None,
+    ) -> None:
+        url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or None
+        if url is not None and not url.lower().startswith(("http://", "https://")):
+            raise UsageError(
+                f"{url!r} is no address of a Messages API. "
+                "Set ANTHROPIC_BASE_URL to one that starts with http:// or https://"
+            )
+        foreign = url is not None and not models.is_anthropic(url)
+        if foreign and not (api_key or _key_in_environment()):
+            api_key = _NO_KEY  # also keeps a login meant for Anthropic away from this server
+        self._read_timeout_s = read_timeout_s
+        self._one_block = one_block
+        # Some local servers announce keep-alive and hang up all the same, and then the next request
+        # fails: theirs are not kept.
+        keep_alive = one_block is False or not foreign
+        try:
+            self._sdk = anthropic.AsyncAnthropic(
+                api_key=api_key or None,
+                base_url=url,
+                max_retries=0,  # one retry policy, and it is the queue's
+                timeout=httpx2.Timeout(read_timeout_s, connect=CONNECT_TIMEOUT_S, pool=None),
+                http_client=anthropic.DefaultAioHttpClient(
+                    limits=httpx2.Limits(
+                        max_connections=connections,
+                        max_keepalive_connections=connections,
+                        keepalive_expiry=60.0 if keep_alive else 0.0,
+                    ),
+                ),
+            )
+        except httpx2.InvalidURL as error:
+            raise UsageError(f"{url!r} is no address of a Messages API: {error}") from error
+        except anthropic.AnthropicError as error:
+            raise CredentialsError(f"The credentials cannot be read: {error}") from error
+        self._secrets = _checked_secrets(self._sdk)
+        # A compressed stream would come in lumps.
+        self._headers = {"accept-encoding": "identity"}
+        if foreign and self._sdk.api_key is not None:
+            # Local servers read only the older header.
+            self._headers["X-Api-Key"] = self._sdk.api_key
+
+    @property
+    def base_url(self) -> str:
+        """Where the requests go."""
+        return str(self._sdk.base_url).rstrip("/")
+
+    def traits(self, model: str) -> ModelTraits:
+        """What `model` can take at this endpoint."""
+        return models.traits(model, self.base_url, one_block=self._one_block)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._sdk.close()
+
+    @asynccontextmanager
+    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[CallStream]:
+        """Send a request and give its answer as it comes. Leaving early ends the answer there.
+
+        Args:
+            body: the request's fields, sent as they are; `stream` is added.
+
+        Raises:
+            CallError: the request was refused, or got no answer.
+        """
+        headers = self._headers
+        if not _SAMPLING.isdisjoint(body):
+            headers = headers | _SAMPLING_VERSION
+        # All fields go as extra ones: the SDK then neither checks nor rewrites them, nor warns of
+        # a model's retirement with every call.
+        request = self._sdk.messages.with_streaming_response.create(
+            model="",
+            max_tokens=0,
+            messages=[],
+            stream=True,
+            extra_body={**body, "stream": True},
+            extra_headers=headers,
+        )
+        try:
+            response = await request.__aenter__()
+        except (anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS) as error:
+            raise self._refused(error) from error
+        call = CallStream(response.http_response, self._read_timeout_s, self._secrets)
+        try:
+            call.check_content_type()
+            yield call
+        finally:
+            await call.aclose()
+
+    def _refused(self, error: Exception) -> CallError:
+        """What kept a request from being answered, judged."""
+        if isinstance(error, anthropic.APIStatusError):
+            headers = error.response.headers
+            failure = Failure.from_body(
+                error.body,
+                status=error.status_code,
+                retry_after_s=retry_after_s(headers, datetime.now(UTC)),
+                should_retry=headers.get("x-should-retry") == "true",
+                request_id=error.request_id,
+            )
+        elif isinstance(error, UnicodeEncodeError):
+            failure = Failure("a lone surrogate stands in it", type="unsendable")
+        elif isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException | TimeoutError):
+            failure = Failure(f"no answer from {self.base_url}", type="timeout")
+        elif isinstance(error, anthropic.APIConnectionError):
+            failure = Failure(f"{self.base_url}: {_words(error)}", type="unreachable")
+        elif isinstance(error, anthropic.AnthropicError):
+            failure = Failure(str(error), type="authentication_error")
+        else:
+            failure = Failure(f"{self.base_url}: {_words(error)}", type="unreachable")
+        return call_error(failure, secrets=self._secrets)
+
+
+class CallStream:
+    """An answer while it comes: iterate over it once for its text, in non-empty pieces.
+
+    Iterating raises CallError where the stream breaks; all text that came before was given first.
+
+    Attributes:
+        request_id: the API's name for the request; None where the server gives none.
+        rate_limits: as the response's headers told them.
+    """
+
+    def __init__(
+        self, response: httpx2.Response, read_timeout_s: float, secrets: tuple[str, ...]
+    ) -> None:
+        self.request_id = response.headers.get("request-id")
+        self.rate_limits = RateLimits.from_headers(response.headers)
+        self._response = response
+        encoded = response.headers.get("content-encoding", "identity") != "identity"
+        self._packets = response.aiter_bytes() if encoded else response.aiter_raw()
+        self._parser = SseParser()
+        self._reply = Reply(self.request_id, secrets)
+        self._read_timeout_s = read_timeout_s
+        self._steps = 0
+        self._last_step = time.monotonic()
+        self._error: CallError | None = None
+
+    @property
+    def outcome(self) -> CallOutcome:
+        """What came of the call; before its end, or after a break, with estimated usage."""
+        return self._reply.outcome(None if self._error is None else str(self._error))
+
+    def __aiter__(self) -> CallStream:
+        return self
+
+    async def __anext__(self) -> str:
+        while self._error is None:
+            if self._reply.finished:
+                await self._read_to_end()
+                raise StopAsyncIteration
+            try:
+                packet = await anext(self._packets)
+                text = self._take(packet)
+            except StopAsyncIteration:
+                self._error = self._reply.broken("it ended before the answer did")
+            except _TIMEOUTS:
+                self._error = self._silent(self._read_timeout_s)
+            except _TRANSPORT_ERRORS as error:
+                self._error = self._reply.broken(_words(error))
+            else:
+                if text:
+                    return text
+        raise self._error
+
+    def check_content_type(self) -> None:
+        """Refuse a page of something in between (a proxy, a login page) in place of a stream.
+
+        Raises:
+            CallError: the response names another type of content.
+        """
+        found = self._response.headers.get("content-type", "text/event-stream")
+        if not found.lower().startswith("text/event-stream"):
+            self._error = self._reply.broken(f"it sent {found}", type="not_an_event_stream")
+            raise self._error
+
+    async def aclose(self) -> None:
+        """Let go of the connection; an answer that is still coming is not read on."""
+        with suppress(*_TRANSPORT_ERRORS):
+            await self._packets.aclose()
+        with suppress(*_TRANSPORT_ERRORS):
+            await self._response.aclose()
+
+    def _take(self, packet: bytes) -> str:
+        """The text in a packet. What breaks the stream there is kept until the text is out."""
+        pieces: list[str] = []
+        reply = self._reply
+        try:
+            for name, data in self._parser.feed(packet):
+                if piece := reply.take(name, data):
+                    pieces.append(piece)
+                if reply.finished:
+                    break
+        except EventTooLong:
+            self._error = self._reply.broken("an event without end")
+        except CallError as error:
+            self._error = error
+        self._watch_progress()
+        return "".join(pieces)
+
+    def _watch_progress(self) -> None:
+        """Break off a stream that lives but brings nothing, as an endless row of pings does."""
+        now = time.monotonic()
+        if self._reply.steps != self._steps:
+            self._steps = self._reply.steps
+            self._last_step = now
+            return
+        patience = 1 if self._reply.writing else THINKING_PATIENCE
+        limit_s = self._read_timeout_s * patience
+        if self._error is None and not self._reply.finished and now - self._last_step > limit_s:
+            self._error = self._silent(limit_s)
+
+    def _silent(self, seconds: float) -> CallError:
+        return self._reply.broken(f"nothing new came for {seconds:g} s", type="timeout")
+
+    async def _read_to_end(self) -> None:
+        with anyio.move_on_after(_END_OF_BODY_S), suppress(*_TRANSPORT_ERRORS):
+            async for _ in self._packets:
+                pass
+
+
+def _key_in_environment() -> bool:
+    return bool(os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN"))
+
+
+def _checked_secrets(sdk: anthropic.AsyncAnthropic) -> tuple[str, ...]:
+    """The keys that requests will carry, so that no message repeats them.
+
+    Raises:
+        CredentialsError: there is none, or it cannot be sent.
+    """
+    keys = [key for key in (sdk.api_key, sdk.auth_token) if key]
+    if not keys and sdk.credentials is None:
+        raise CredentialsError(
+            "There is no API key. Set ANTHROPIC_API_KEY to yours, "
+            "or add --simulate to try everything without one."
+        )
+    for key in keys:
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            raise CredentialsError(
+                "The API key holds characters that no key has, such as a blank or a line break. "
+                "Set ANTHROPIC_API_KEY again."
+            )
+    # A very short one is a stand-in for a local server, and would blot out ordinary words.
+    return tuple(key for key in keys if len(key) >= 8)
+
+
+def _words(error: BaseException) -> str:
+    """The transport's own words: the SDK wraps them in an error that says nothing."""
+    while isinstance(error, anthropic.APIConnectionError) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__

@@ -1,0 +1,214 @@
+"""Connections to the SQLite file: how it is named, opened, and how its errors read.
+
+Two engines: one connection that writes, where every transaction takes the write lock at its
+beginning (a transaction that reads first and writes later fails at once when another wrote in
+between); and a few that only read and never wait for the writer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any, Final, cast
+
+import aiosqlite
+from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from runner.errors import NotADatabase, StoreError, StoreUnavailable
+
+BUSY_TIMEOUT_MS: Final = 10_000
+READERS: Final = 4
+SQLITE_MAGIC: Final = b"SQLite format 3\x00"
+
+_SQLITE_URLS = frozenset({"sqlite", "sqlite+aiosqlite", "sqlite+pysqlite"})
+_WRITER_PRAGMAS = (
+    f"busy_timeout = {BUSY_TIMEOUT_MS}",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "wal_autocheckpoint = 1000",
+    "journal_size_limit = 67108864",
+)
+
+
+def database_path(database: str | Path) -> Path:
+    """The file that a path or an SQLAlchemy URL names.
+
+    Raises:
+        StoreUnavailable: the URL is of another kind of database, or names no file.
+    """
+    name = str(database)
+    if isinstance(database, str) and "://" in name:
+        try:
+            url = make_url(name)
+        except ArgumentError:
+            raise StoreUnavailable(
+                f"'{name}' is not a database URL. Give a path, or sqlite:///PATH."
+            ) from None
+        if url.drivername not in _SQLITE_URLS:
+            raise StoreUnavailable(
+                f"databases of the kind '{url.drivername}' are not supported. "
+                "Give a path, or sqlite:///PATH."
+            )
+        name = url.database or ""
+    if name in {"", ":memory:"}:
+        raise StoreUnavailable(
+            "a database in memory would be gone with the process, and the documents with it. "
+            "Name a file."
+        )
+    return Path(name).absolute()
+
+
+def connect(path: Path, *, mode: str) -> sqlite3.Connection:
+    """A bare connection in autocommit mode.
+
+    Args:
+        mode: "ro", "rw", or "rwc" to create the file.
+    """
+    return sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_TIMEOUT_MS / 1000,
+    )
+
+
+def use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to write-ahead logging, so that readers and the writer do not wait."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        except sqlite3.OperationalError as error:
+            # Changing the journal mode does not wait by busy_timeout, so it is waited for here.
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def writing_engine(path: Path, *, create: bool = False) -> Engine:
+    """The engine of the writer thread. Each of its transactions begins with the write lock."""
+
+    def opened() -> sqlite3.Connection:
+        connection = connect(path, mode="rwc" if create else "rw")
+        try:
+            for pragma in _WRITER_PRAGMAS:
+                connection.execute("PRAGMA " + pragma).fetchall()
+            use_wal(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    engine = create_engine("sqlite://", creator=opened, poolclass=NullPool, hide_parameters=True)
+
+    @event.listens_for(engine, "begin")
+    def _immediate(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def reading_engine(path: Path) -> AsyncEngine:
+    """The engine of all reads. Its connections cannot write, and hold no snapshot for long."""
+
+    async def opened() -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(
+            f"{path.as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY_TIMEOUT_MS / 1000,
+        )
+        await connection.execute_fetchall("PRAGMA query_only = ON")
+        return connection
+
+    return create_async_engine(
+        "sqlite+aiosqlite://",
+        async_creator=opened,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=READERS,
+        max_overflow=0,
+        pool_reset_on_return=None,
+        hide_parameters=True,
+    )
+
+
+def driver(connection: Connection) -> sqlite3.Connection:
+    """The bare connection below, for the few statements that run many times a second."""
+    return cast(sqlite3.Connection, connection.connection.dbapi_connection)
+
+
+def storable(text: str) -> str:
+    """Text as a database can hold it: a lone half of a surrogate pair becomes U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
+    return text
+
+
+def refused(error: BaseException, path: Path) -> BaseException:
+    """What a single statement's error means to the caller; never with a prompt or text in it."""
+    if isinstance(error, (sqlite3.Error, DBAPIError)):
+        wrapped = StoreError(f"the database {path} refused a statement: {_words(error)}")
+        wrapped.__cause__ = error
+        return wrapped
+    return error
+
+
+def _code(error: BaseException) -> int | None:
+    """SQLite's primary result code of an error, whoever wrapped it."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code: Any = getattr(cause, "sqlite_errorcode", None)
+    return None if code is None else int(code) & 0xFF
+
+
+def explained(error: BaseException, path: Path) -> StoreError | None:
+    """What an error of the database means to the reader.
+
+    None where it is not the state of the file or the disk but a single statement that is at fault.
+    """
+    match _code(error):
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return StoreUnavailable(
+                f"the database {path} has been locked by another program for "
+                f"{BUSY_TIMEOUT_MS // 1000} seconds. Close what holds it (a database browser, "
+                "a backup) and run the same command again."
+            )
+        case sqlite3.SQLITE_FULL:
+            return StoreUnavailable(
+                f"the disk that holds {path} is full. What was saved is safe. "
+                "Make room and run the same command again."
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return StoreUnavailable(
+                f"the database {path} cannot be written: the file, its folder or its disk is "
+                "read-only for you. Change its permissions, or name another with --db."
+            )
+        case sqlite3.SQLITE_CANTOPEN:
+            return StoreUnavailable(
+                f"the database {path} cannot be opened. Check that its folder exists and that "
+                "you may read and write there, or name another with --db."
+            )
+        case sqlite3.SQLITE_IOERR:
+            return StoreUnavailable(
+                f"the disk that holds {path} failed to read or write ({_words(error)}). "
+                "Check the disk, then run the same command again."
+            )
+        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+            return NotADatabase(
+                f"{path} is damaged or not a database ({_words(error)}). It was left as it is: "
+                "copy it away with its -wal file before anything else, and name another with --db."
+            )
+        case _:
+            return None
+
+
+def _words(error: BaseException) -> str:
+    return str(error.orig if isinstance(error, DBAPIError) else error)

@@ -1,0 +1,133 @@
+"""Brings a database file to the schema of this program, or says why it cannot be.
+
+Looking costs no Alembic: it is imported only when there is something to do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import runner
+from runner.errors import NotADatabase, SchemaTooNew, StoreUnavailable
+from runner.store.engine import SQLITE_MAGIC, connect, explained, refused, writing_engine
+from runner.store.schema import APPLICATION_ID, SCHEMA_VERSION
+
+_VERSION_TABLE: Final = "alembic_version"
+
+
+def head() -> str:
+    """The schema version this program works with."""
+    return SCHEMA_VERSION
+
+
+def current(path: Path) -> str | None:
+    """The schema version of a database file; None where there is none yet.
+
+    Raises:
+        NotADatabase: the file is something else, or damaged.
+        StoreUnavailable: the file cannot be read.
+    """
+    try:
+        if not path.exists() or path.stat().st_size == 0:
+            return None
+        if not path.is_file():
+            raise StoreUnavailable(
+                f"{path} is a folder, not a database file. Name a file with --db."
+            )
+        with path.open("rb") as file:
+            start = file.read(len(SQLITE_MAGIC))
+    except OSError as error:
+        raise StoreUnavailable(
+            f"the database {path} cannot be read: {error.strerror}. "
+            "Check its permissions, or name another with --db."
+        ) from error
+    if start != SQLITE_MAGIC:
+        raise NotADatabase(
+            f"{path} is not a database but some other file; it was left as it is. "
+            "Name a database with --db."
+        )
+    try:
+        connection = connect(path, mode="ro")
+        try:
+            return _version(connection, path)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise (explained(error, path) or refused(error, path)) from error
+
+
+def upgrade(path: Path) -> None:
+    """Create the database or bring it up to date; safe when several processes do so at once.
+
+    Raises:
+        SchemaTooNew: a newer version of this program wrote it.
+        NotADatabase: the file is something else, or damaged.
+        StoreUnavailable: the file cannot be made or written.
+    """
+    version = current(path)
+    if version == SCHEMA_VERSION:
+        return
+    if version is not None:
+        _refuse_newer(version, path)
+    if not path.parent.is_dir():
+        raise StoreUnavailable(
+            f"the folder {path.parent} of the database does not exist. "
+            "Make it, or name another database with --db."
+        )
+    try:
+        _upgrade(path)
+    except Exception as error:
+        raise (explained(error, path) or refused(error, path)) from error
+
+
+def scripts() -> Path:
+    """The folder of the migrations: inside an installed package, beside that of a clone."""
+    package = Path(runner.__file__).parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"
+
+
+def _upgrade(path: Path) -> None:
+    from alembic import command  # half a second that most starts can save
+    from alembic.config import Config
+
+    engine = writing_engine(path, create=True)
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    # The transaction begins with the write lock: of several processes one migrates, the others
+    # wait here and then find nothing to do.
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> str | None:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master").fetchall()}
+    if not tables and application_id in {0, APPLICATION_ID}:
+        return None
+    if application_id != APPLICATION_ID or _VERSION_TABLE not in tables:
+        raise NotADatabase(
+            f"{path} is the database of another program; it was left as it is. "
+            "Name another with --db."
+        )
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    if row is None:
+        raise NotADatabase(f"{path} is damaged: it does not tell its version.")
+    version = str(row[0])
+    _refuse_newer(version, path)
+    return version
+
+
+def _refuse_newer(version: str, path: Path) -> None:
+    known = {script.name.partition("_")[0] for script in (scripts() / "versions").glob("*.py")}
+    if version in known:
+        return
+    raise SchemaTooNew(
+        f"{path} has schema version {version}, which a newer version of this program wrote; "
+        f"this one knows versions up to {SCHEMA_VERSION}. Upgrade the program "
+        "(pip install -U prefill-runner), or name another database with --db."
+    )

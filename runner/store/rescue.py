@@ -1,0 +1,127 @@
+"""Workers' signs of life, and what happens to the jobs of those that give none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Update,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    null,
+    update,
+)
+
+from runner.jobs.states import State
+from runner.store.calls import break_open_call
+from runner.store.schema import job, state_in, worker
+
+_PROCESS_DIED = "the process that made this call is gone"
+
+
+def register(
+    connection: Connection, worker_id: str, host: str, pid: int, now_ms: int, lease_ms: int
+) -> None:
+    connection.execute(
+        worker.insert().values(
+            id=worker_id, host=host, pid=pid, started_ms=now_ms, lease_until_ms=now_ms + lease_ms
+        )
+    )
+
+
+def renew(connection: Connection, worker_id: str, now_ms: int, lease_ms: int) -> bool:
+    """False where the row is gone: the worker was rescued."""
+    renewed = connection.execute(
+        update(worker).where(worker.c.id == worker_id).values(lease_until_ms=now_ms + lease_ms)
+    )
+    return renewed.rowcount == 1
+
+
+def retire(connection: Connection, worker_id: str, now_ms: int) -> None:
+    """Take a worker's row away; what it still holds goes back to the queue, unharmed."""
+    rows = connection.execute(
+        update(job)
+        .where(job.c.worker_id == worker_id, state_in([State.EXECUTING]))
+        .values(state=literal_column(f"'{State.AVAILABLE}'"), worker_id=null(), updated_ms=now_ms)
+        .returning(job.c.key, job.c.batch_key)
+    ).all()
+    for row in rows:
+        break_open_call(connection, row.batch_key, row.key, now_ms, _PROCESS_DIED)
+    connection.execute(delete(worker).where(worker.c.id == worker_id))
+
+
+def rescue_statement(
+    condition: Sequence[ColumnElement[bool]], max_rescues: int, now_ms: int
+) -> Update:
+    """The rescue: one statement that looks and writes at once, so that a job which was settled
+    or claimed anew after the rescuer looked is left alone."""
+    used_up = job.c.rescues >= max_rescues
+    return (
+        update(job)
+        .where(state_in([State.EXECUTING]), *condition)
+        .values(
+            state=case((used_up, State.DISCARDED.value), else_=State.AVAILABLE.value),
+            finalized_ms=case((used_up, literal(now_ms)), else_=null()),
+            error=case(
+                (
+                    used_up,
+                    func.printf("its process died %d times while working on it", job.c.rescues + 1),
+                ),
+                else_=job.c.error,
+            ),
+            rescues=job.c.rescues + literal_column("1"),
+            worker_id=null(),
+            updated_ms=now_ms,
+        )
+        .returning(job.c.key, job.c.id, job.c.batch_key)
+    )
+
+
+def rescue(
+    connection: Connection,
+    worker_id: str,
+    max_rescues: int,
+    now_ms: int,
+    lease_until_ms: int | None,
+) -> list[str]:
+    """Free the jobs of a dead worker and take its row away; the ids of the jobs.
+
+    Args:
+        lease_until_ms: the lease that was seen to have run out; nothing is done when the worker
+            has renewed it since. None where the process is known to be dead.
+    """
+    if lease_until_ms is not None:
+        expired = connection.execute(
+            delete(worker).where(
+                worker.c.id == worker_id, worker.c.lease_until_ms == lease_until_ms
+            )
+        )
+        if expired.rowcount == 0:
+            return []
+    freed = _free(connection, [job.c.worker_id == worker_id], max_rescues, now_ms)
+    connection.execute(delete(worker).where(worker.c.id == worker_id))
+    return freed
+
+
+def rescue_orphans(connection: Connection, max_rescues: int, now_ms: int) -> list[str]:
+    """Free the jobs whose worker has no row any more; their ids."""
+    known = exists().where(worker.c.id == job.c.worker_id)
+    return _free(connection, [~known], max_rescues, now_ms)
+
+
+def _free(
+    connection: Connection,
+    condition: Sequence[ColumnElement[bool]],
+    max_rescues: int,
+    now_ms: int,
+) -> list[str]:
+    rows = connection.execute(rescue_statement(condition, max_rescues, now_ms)).all()
+    for row in rows:
+        break_open_call(connection, row.batch_key, row.key, now_ms, _PROCESS_DIED)
+    return [row.id for row in sorted(rows, key=lambda row: row.key)]

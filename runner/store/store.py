@@ -1,0 +1,479 @@
+"""The store: the queue of jobs and everything that was ever saved of them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from runner.errors import StoreUnavailable
+from runner.jobs.call import CallOutcome
+from runner.jobs.spec import BatchSpec, JobSpec
+from runner.jobs.states import Finish, State
+from runner.store import calls, claims, control, migrate, rescue, settle, submit
+from runner.store.engine import connect, database_path, explained, refused
+from runner.store.locks import WorkerLocks
+from runner.store.reads import Reader, worker_row
+from runner.store.records import (
+    BatchRow,
+    CallStart,
+    Claim,
+    JobRow,
+    Lane,
+    LoadedJob,
+    OnConflict,
+    OpenLane,
+    PauseCause,
+    SavedCall,
+    Settlement,
+    SubmitReceipt,
+    TextPiece,
+    WorkerRow,
+)
+from runner.store.submit import Conflict, Jobs
+from runner.store.writer import Writer
+
+
+def wall_clock() -> int:
+    """The time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Store:
+    """One database. Writes go through one thread and are answered when they are on the disk;
+    reads never wait for them. Made by `Store.open`."""
+
+    def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
+        self.path = path
+        self._now_ms = now_ms
+        self._writer = Writer(path)
+        self._reader = Reader(path)
+        self._locks = WorkerLocks(path)
+
+    @classmethod
+    async def open(
+        cls,
+        database: str | Path = "runner.db",
+        *,
+        create: bool = True,
+        now_ms: Callable[[], int] = wall_clock,
+    ) -> Store:
+        """Open a database, and bring it to the schema of this program first.
+
+        Args:
+            database: a path, or an SQLAlchemy URL of SQLite.
+            create: make the file when it does not exist.
+            now_ms: the clock, in milliseconds since 1970.
+
+        Raises:
+            StoreUnavailable: it does not exist, or cannot be made, read or locked.
+            SchemaTooNew: a newer version of this program wrote it.
+            NotADatabase: the file is something else, or damaged.
+        """
+        path = database_path(database)
+        await asyncio.to_thread(_ready, path, create)
+        return cls(path, now_ms)
+
+    async def close(self) -> None:
+        """Commit what waits, give back the worker locks, and close every connection."""
+        try:
+            await self._reader.close()
+        finally:
+            await self._writer.close()
+            self._locks.release_all()
+
+    async def __aenter__(self) -> Store:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # submitting
+
+    async def submit(
+        self,
+        batch: BatchSpec,
+        jobs: Jobs,
+        *,
+        on_conflict: OnConflict = OnConflict.ERROR,
+    ) -> SubmitReceipt:
+        """Put jobs in the queue; what is there already stays as it is.
+
+        Jobs known under the same hash keep their text; while they are unfinished, their bounds,
+        metadata and priority are brought up to date. The batch's limits always are.
+
+        Args:
+            jobs: a collection, or a function that gives a new iterator each time; an iterator
+                that can be read only once is held in memory. It is read in a thread.
+            on_conflict: what to do where an id is known under another hash.
+
+        Raises:
+            SubmitConflict: with ERROR, an id is known under another hash; nothing was queued.
+        """
+        again = _again(jobs)
+        if on_conflict is OnConflict.ERROR:
+            shown, total = await asyncio.to_thread(self._conflicts, batch.name, again)
+            if total:
+                raise submit.conflict_error(batch.name, shown, total)
+        now_ms = self._now_ms()
+        batch_key = await self._writer.run(partial(submit.put_batch, spec=batch, now_ms=now_ms))
+        receipt = SubmitReceipt(batch_key)
+        portions = submit.slices(iter(again()))
+        writing: asyncio.Future[SubmitReceipt] | None = None
+        # One slice is made ready while the one before it is written.
+        while True:
+            portion = await asyncio.to_thread(next, portions, None)
+            if writing is not None:
+                receipt = _sum(receipt, await asyncio.shield(writing))
+            if portion is None:
+                return receipt
+            writing = self._writer.submit(
+                partial(
+                    submit.put_slice,
+                    batch=batch,
+                    batch_key=batch_key,
+                    portion=portion,
+                    on_conflict=on_conflict,
+                    now_ms=now_ms,
+                )
+            )
+
+    def _conflicts(
+        self, batch_name: str, jobs: Callable[[], Iterable[JobSpec]]
+    ) -> tuple[list[Conflict], int]:
+        try:
+            connection = connect(self.path, mode="ro")
+            try:
+                if not submit.batch_has_jobs(connection, batch_name):
+                    return [], 0
+                return submit.find_conflicts(connection, batch_name, iter(jobs()))
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise (explained(error, self.path) or refused(error, self.path)) from error
+
+    # workers
+
+    async def register_worker(self, worker_id: str, *, host: str, pid: int, lease_ms: int) -> None:
+        """Announce a worker and hold its lock, which the kernel drops when this process dies.
+
+        Args:
+            worker_id: new for every process.
+            host: `socket.gethostname()` of the machine; only workers of the same host are asked
+                for their lock.
+            lease_ms: how long it may give no sign of life before its jobs are rescued.
+        """
+        await asyncio.to_thread(self._locks.acquire, worker_id)
+        await self._writer.run(
+            partial(
+                rescue.register,
+                worker_id=worker_id,
+                host=host,
+                pid=pid,
+                now_ms=self._now_ms(),
+                lease_ms=lease_ms,
+            )
+        )
+
+    async def renew_lease(self, worker_id: str, *, lease_ms: int) -> bool:
+        """Give a sign of life. False: the row is gone, the worker was rescued and holds nothing."""
+        return await self._writer.run(
+            partial(rescue.renew, worker_id=worker_id, now_ms=self._now_ms(), lease_ms=lease_ms)
+        )
+
+    async def retire_worker(self, worker_id: str) -> None:
+        """Take a worker away that stops; a job it still holds goes back to the queue."""
+        await self._writer.run(partial(rescue.retire, worker_id=worker_id, now_ms=self._now_ms()))
+        self._locks.release(worker_id)
+
+    async def workers(self) -> list[WorkerRow]:
+        """All workers that are registered, with the operating system's word on those of this
+        machine."""
+        here = socket.gethostname()
+        return [
+            worker_row(row, self._locks.alive(row.id) if row.host == here else None)
+            for row in await self._reader.workers()
+        ]
+
+    async def rescue(
+        self, worker_id: str, *, max_rescues: int, lease_until_ms: int | None = None
+    ) -> list[str]:
+        """Free the jobs of a worker that is dead, and take its row away; the ids of the jobs.
+
+        Each becomes available with one more rescue, or is discarded when that makes more than
+        `max_rescues`. A call that was open is ended as broken, its usage estimated.
+
+        Args:
+            lease_until_ms: the lease that was seen to have run out: nothing happens when the
+                worker has renewed it since. None where the process is known to be dead.
+        """
+        freed = await self._writer.run(
+            partial(
+                rescue.rescue,
+                worker_id=worker_id,
+                max_rescues=max_rescues,
+                now_ms=self._now_ms(),
+                lease_until_ms=lease_until_ms,
+            )
+        )
+        self._locks.forget(worker_id)
+        return freed
+
+    async def rescue_orphans(self, *, max_rescues: int) -> list[str]:
+        """Free the jobs that are executing under a worker that is not registered; their ids."""
+        return await self._writer.run(
+            partial(rescue.rescue_orphans, max_rescues=max_rescues, now_ms=self._now_ms())
+        )
+
+    # claiming
+
+    async def promote_due(self) -> int:
+        """Make waiting jobs available whose time has come; how many."""
+        promoted = 0
+        while (due_ms := await self.next_due_ms()) is not None and due_ms <= self._now_ms():
+            promoted += await self._writer.run(partial(claims.promote, now_ms=self._now_ms()))
+        return promoted
+
+    async def next_due_ms(self, batch_keys: Collection[int] | None = None) -> int | None:
+        """When the next waiting job's time comes; None where none waits."""
+        return await self._reader.next_due_ms(batch_keys)
+
+    async def open_lanes(self, batch_keys: Collection[int] | None = None) -> list[OpenLane]:
+        """Batches that are not paused and have available jobs, by model."""
+        return await self._reader.open_lanes(batch_keys)
+
+    async def claim(self, worker_id: str, lanes: Sequence[Lane], limit: int) -> list[Claim]:
+        """Claim available jobs: best priority first, then oldest, across the lanes.
+
+        Empty also where the worker is not registered (any more). A claim that is cancelled while
+        it waits gives back what it took.
+
+        Args:
+            lanes: where to look, each with the free room it has.
+            limit: jobs in all.
+        """
+        if limit <= 0 or not any(lane.free > 0 for lane in lanes):
+            return []
+        claiming = self._writer.submit(
+            partial(
+                claims.claim,
+                worker_id=worker_id,
+                lanes=tuple(lanes),
+                limit=limit,
+                now_ms=self._now_ms(),
+            )
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, claiming: asyncio.Future[list[Claim]]) -> None:
+        if claiming.cancelled() or claiming.exception() is not None:
+            return
+        for claim in claiming.result():
+            given_back = self._writer.submit(
+                partial(
+                    settle.settle,
+                    claim=claim,
+                    settlement=Settlement(State.AVAILABLE),
+                    now_ms=self._now_ms(),
+                )
+            )
+            given_back.add_done_callback(_seen)
+
+    async def load(self, claim: Claim) -> LoadedJob:
+        """All that was ever saved of a claimed job.
+
+        Raises:
+            ClaimLost: another worker holds the job now.
+        """
+        return await self._reader.load(claim)
+
+    # writing a document
+
+    async def begin_call(self, claim: Claim, start: CallStart) -> int:
+        """Write down a call before its request is sent; its key.
+
+        Raises:
+            ClaimLost: another worker holds the job now.
+        """
+        return await self._writer.run(
+            partial(calls.begin, claim=claim, start=start, now_ms=self._now_ms())
+        )
+
+    def save(self, claim: Claim, call_key: int, seq: int, text: str) -> asyncio.Future[None]:
+        """Append a chunk of text; the future resolves when it is committed.
+
+        The same chunk again is no change. Half of a surrogate pair, which no database holds, is
+        saved as U+FFFD.
+
+        Args:
+            seq: its place in the job's order of saving; `LoadedJob.next_seq` is the first.
+
+        The future fails with ClaimLost where another worker holds the job now, and with
+        StoreError where the database could not be written.
+        """
+        return self._writer.submit(
+            lambda connection: calls.save(connection, claim, call_key, seq, text)
+        )
+
+    async def end_call(self, claim: Claim, call_key: int, outcome: CallOutcome) -> None:
+        """Write down what came of a call.
+
+        Raises:
+            ClaimLost: another worker holds the job now.
+        """
+        await self._writer.run(
+            partial(
+                calls.end, claim=claim, call_key=call_key, outcome=outcome, now_ms=self._now_ms()
+            )
+        )
+
+    async def settle(self, claim: Claim, settlement: Settlement) -> None:
+        """Give a job back; a call that is still open is ended as broken, its usage estimated.
+
+        Raises:
+            ClaimLost: another worker holds the job now.
+            ValueError: no worker may ask for this.
+        """
+        settle.check(settlement)
+        await self._settle(claim, settlement, None)
+
+    async def end_call_and_settle(
+        self, claim: Claim, call_key: int, outcome: CallOutcome, settlement: Settlement
+    ) -> None:
+        """`end_call` and `settle` in one transaction."""
+        settle.check(settlement)
+        await self._settle(claim, settlement, (call_key, outcome))
+
+    async def _settle(
+        self, claim: Claim, settlement: Settlement, ended: tuple[int, CallOutcome] | None
+    ) -> None:
+        await self._writer.run(
+            partial(
+                settle.settle,
+                claim=claim,
+                settlement=settlement,
+                now_ms=self._now_ms(),
+                ended=ended,
+            )
+        )
+
+    # pausing
+
+    async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
+        """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""
+        await self._writer.run(
+            partial(control.pause, batch_key=batch_key, cause=cause, reason=reason)
+        )
+
+    async def resume(self, batch_key: int, *, causes: Collection[PauseCause] | None = None) -> bool:
+        """End a pause, if it has one of these causes; whether one was ended."""
+        return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
+
+    # reading
+
+    async def batches(self, names: Collection[str] | None = None) -> list[BatchRow]:
+        """Batches with their counts and token sums, oldest first."""
+        return await self._reader.batches(names)
+
+    def jobs(
+        self,
+        *,
+        batch: str | None = None,
+        states: Collection[State] = (),
+        finishes: Collection[Finish] = (),
+        limit: int | None = None,
+    ) -> AsyncIterator[JobRow]:
+        """Jobs in the order of submission, filtered; read in pages, so that memory stays flat."""
+        return self._reader.jobs(batch, states, finishes, limit)
+
+    async def find_job(self, reference: str) -> JobRow:
+        """The job of an id, or of "batch/id".
+
+        Raises:
+            NotFound: there is none, or several batches have one.
+        """
+        return await self._reader.find_job(reference)
+
+    async def job(self, job_key: int) -> JobRow:
+        """The job of a key.
+
+        Raises:
+            NotFound: there is none (any more).
+        """
+        return await self._reader.job(job_key)
+
+    async def spec(self, job_key: int) -> JobSpec:
+        """What a job was asked to be."""
+        return await self._reader.spec(job_key)
+
+    async def calls(self, job_key: int, *, superseded: bool = False) -> list[SavedCall]:
+        """A job's calls in order, with their text.
+
+        Args:
+            superseded: also those whose text left the document when the job was replaced.
+        """
+        return await self._reader.calls(job_key, superseded=superseded)
+
+    async def pieces(self, job_key: int, *, after_seq: int = -1) -> list[TextPiece]:
+        """A job's chunks after a given one, in the order of saving."""
+        return await self._reader.pieces(job_key, after_seq)
+
+    async def unfinished(self, batch_keys: Collection[int] | None = None) -> int:
+        """How many jobs are not final."""
+        return await self._reader.unfinished(batch_keys)
+
+    async def data_version(self) -> int:
+        """A number that changes when anybody committed something; cheap enough to poll."""
+        return await self._reader.data_version()
+
+    async def check(self) -> list[str]:
+        """What is wrong with the database; empty is well. Reads all of it."""
+        return await self._reader.check()
+
+
+def _ready(path: Path, create: bool) -> None:
+    version = migrate.current(path)
+    if version is None and not create:
+        raise StoreUnavailable(
+            f"no database at {path}; run `runner run FILE` first or name one with --db."
+        )
+    migrate.upgrade(path)
+
+
+def _again(jobs: Jobs) -> Callable[[], Iterable[JobSpec]]:
+    if callable(jobs):
+        return jobs
+    if isinstance(jobs, Iterator):
+        jobs = list(jobs)
+    return lambda: jobs
+
+
+def _sum(a: SubmitReceipt, b: SubmitReceipt) -> SubmitReceipt:
+    return replace(
+        a,
+        new=a.new + b.new,
+        present=a.present + b.present,
+        replaced=a.replaced + b.replaced,
+        kept=a.kept + b.kept,
+    )
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    """Nobody waits for this one; a lost claim or a broken database shows elsewhere."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,251 @@
+"""Submitting: jobs enter the queue in slices, and the same jobs again are no change."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection
+
+from runner.errors import SubmitConflict
+from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec, canonical_json, shape_hash
+from runner.jobs.states import State, allowed_before
+from runner.store.calls import break_open_call
+from runner.store.engine import driver
+from runner.store.records import OnConflict, SubmitReceipt
+from runner.store.schema import sql_list
+
+Jobs = Iterable[JobSpec] | Callable[[], Iterable[JobSpec]]
+
+SLICE_JOBS: Final = 2_000
+SLICE_CHARACTERS: Final = 8_000_000
+SHOWN_CONFLICTS: Final = 20
+
+PUT_BATCH: Final = """\
+INSERT INTO batch (name, limits, created_ms) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET limits = excluded.limits
+RETURNING key
+"""
+# CROSS JOIN keeps the order: for each wanted id one look into the index, however large the queue.
+PRESENT: Final = """\
+SELECT job.id, job.key, job.hash, job.state, job_spec.settings
+FROM json_each(?) AS wanted
+CROSS JOIN job ON job.id = wanted.value AND job.batch_key = ?
+CROSS JOIN job_spec ON job_spec.job_key = job.key
+"""
+HASHES: Final = """\
+SELECT job.id, job.hash FROM batch
+CROSS JOIN json_each(?) AS wanted
+CROSS JOIN job ON job.id = wanted.value AND job.batch_key = batch.key
+WHERE batch.name = ?
+"""
+HAS_JOBS: Final = """\
+SELECT 1 FROM job_count JOIN batch ON batch.key = job_count.batch_key
+WHERE batch.name = ? AND job_count.jobs > 0 LIMIT 1
+"""
+LAST_KEY: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'job'"
+ADD_JOB: Final = """\
+INSERT INTO job (key, batch_key, id, hash, model, state, priority, created_ms, updated_ms)
+VALUES (?, ?, ?, ?, ?, 'available', ?, ?, ?)
+"""
+ADD_SPEC: Final = "INSERT INTO job_spec (job_key, settings, shape) VALUES (?, ?, ?)"
+SET_PRIORITY: Final = "UPDATE job SET priority = ? WHERE key = ?"
+SET_SETTINGS: Final = "UPDATE job_spec SET settings = ? WHERE job_key = ?"
+# The claim grows when somebody holds the job, so that he can write nothing more.
+REPLACE_JOB: Final = """\
+UPDATE job SET hash = ?, model = ?, priority = ?, state = 'available',
+  claim = claim + (state = 'executing'), worker_id = NULL, attempt = 0, rescues = 0,
+  finish = NULL, error = NULL, scheduled_ms = NULL, finalized_ms = NULL, updated_ms = ?
+WHERE key = ? AND state IN ({before})
+""".replace("{before}", sql_list(allowed_before(State.AVAILABLE) | {State.AVAILABLE}))
+REPLACE_SPEC: Final = "UPDATE job_spec SET settings = ?, shape = ? WHERE job_key = ?"
+SUPERSEDE: Final = "UPDATE call SET superseded = 1 WHERE job_key = ? AND superseded = 0"
+
+
+class Prepared(NamedTuple):
+    """A job as it goes into the tables."""
+
+    id: str
+    hash: bytes
+    model: str
+    priority: int
+    settings: str
+    shape: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    id: str
+    known: bytes
+    submitted: bytes
+
+
+def limits_json(limits: BatchLimits) -> str:
+    return canonical_json(
+        {
+            "concurrency": limits.concurrency,
+            "concurrency_by_model": dict(limits.concurrency_by_model),
+            "max_attempts": limits.max_attempts,
+        }
+    )
+
+
+def limits_from_json(text: str) -> BatchLimits:
+    return BatchLimits(**json.loads(text))
+
+
+def prepared(spec: JobSpec) -> Prepared:
+    shape = spec.shape()
+    text = canonical_json(shape)
+    settings = canonical_json(spec.settings())
+    return Prepared(
+        spec.id,
+        shape_hash(text),
+        spec.model,
+        spec.priority,
+        _storable_json(settings),
+        _storable_json(text),
+    )
+
+
+def slices(jobs: Iterator[JobSpec]) -> Iterator[list[Prepared]]:
+    """Jobs in portions that make good transactions and fit in memory, each id once a portion."""
+    portion: list[Prepared] = []
+    characters = 0
+    for spec in jobs:
+        one = prepared(spec)
+        portion.append(one)
+        characters += len(one.shape)
+        if len(portion) == SLICE_JOBS or characters > SLICE_CHARACTERS:
+            yield portion
+            portion, characters = [], 0
+    if portion:
+        yield portion
+
+
+def put_batch(connection: Connection, spec: BatchSpec, now_ms: int) -> int:
+    """The batch of that name with these limits; its key."""
+    cursor = driver(connection).execute(PUT_BATCH, (spec.name, limits_json(spec.limits), now_ms))
+    ((key,),) = cursor.fetchall()
+    return int(key)
+
+
+def batch_has_jobs(connection: sqlite3.Connection, batch_name: str) -> bool:
+    """Whether there is anything to conflict with; spares a first submission the comparison."""
+    return bool(connection.execute(HAS_JOBS, (batch_name,)).fetchall())
+
+
+def find_conflicts(
+    connection: sqlite3.Connection, batch_name: str, jobs: Iterator[JobSpec]
+) -> tuple[list[Conflict], int]:
+    """The first jobs whose id is known under another hash, and how many there are in all."""
+    shown: list[Conflict] = []
+    total = 0
+    hashes = ((spec.id, shape_hash(canonical_json(spec.shape()))) for spec in jobs)
+    while portion := list(islice(hashes, SLICE_JOBS)):
+        ids = json.dumps([job_id for job_id, _ in portion])
+        known: dict[str, bytes] = dict(connection.execute(HASHES, (ids, batch_name)).fetchall())
+        for job_id, submitted in portion:
+            if known.get(job_id, submitted) != submitted:
+                total += 1
+                if len(shown) < SHOWN_CONFLICTS:
+                    shown.append(Conflict(job_id, known[job_id], submitted))
+    return shown, total
+
+
+def conflict_error(batch_name: str, shown: Iterable[Conflict], total: int) -> SubmitConflict:
+    lines = [
+        f"  job '{c.id}': known with hash {c.known.hex()[:12]}, submitted with {c.submitted.hex()[:12]}"
+        for c in shown
+    ]
+    if total > len(lines):
+        lines.append(f"  … and {total - len(lines)} more")
+    jobs = "1 job has" if total == 1 else f"{total} jobs have"
+    return SubmitConflict(
+        f"batch '{batch_name}': {jobs} another prompt than the job of the same id that is known "
+        "already; nothing was queued.\n" + "\n".join(lines) + "\n"
+        "Submit with --replace to write these documents anew, with --keep to leave them as they "
+        "are, or give the jobs other ids."
+    )
+
+
+def put_slice(
+    connection: Connection,
+    batch: BatchSpec,
+    batch_key: int,
+    portion: list[Prepared],
+    on_conflict: OnConflict,
+    now_ms: int,
+) -> SubmitReceipt:
+    """Add what is new, bring up to date what is present; all of a portion or nothing of it.
+
+    Raises:
+        SubmitConflict: an id is known under another hash, and `on_conflict` is ERROR.
+    """
+    sql = driver(connection)
+    ids = json.dumps([one.id for one in portion])
+    known: dict[str, tuple[int, bytes, str, str]] = {
+        job_id: tuple(rest) for job_id, *rest in sql.execute(PRESENT, (ids, batch_key)).fetchall()
+    }
+    new: dict[str, Prepared] = {}
+    changed: list[tuple[int, Prepared]] = []
+    conflicts: list[tuple[int, Prepared]] = []
+    clashes: list[Conflict] = []
+    for one in portion:
+        present = known.get(one.id)
+        if present is None:
+            first = new.setdefault(one.id, one)
+            if first.hash != one.hash:
+                clashes.append(Conflict(one.id, first.hash, one.hash))
+            continue
+        key, known_hash, state, settings = present
+        if known_hash != one.hash:
+            conflicts.append((key, one))
+            clashes.append(Conflict(one.id, known_hash, one.hash))
+        elif settings != one.settings and not State(state).final:
+            changed.append((key, one))
+    if clashes and on_conflict is OnConflict.ERROR:
+        raise conflict_error(batch.name, clashes[:SHOWN_CONFLICTS], len(clashes))
+
+    _add(sql, batch_key, list(new.values()), now_ms)
+    sql.executemany(SET_PRIORITY, [(one.priority, key) for key, one in changed])
+    sql.executemany(SET_SETTINGS, [(one.settings, key) for key, one in changed])
+    replaced = conflicts if on_conflict is OnConflict.REPLACE else []
+    for key, one in replaced:
+        break_open_call(connection, batch_key, key, now_ms, "the job's prompt was replaced")
+        sql.execute(SUPERSEDE, (key,))
+        sql.execute(REPLACE_JOB, (one.hash, one.model, one.priority, now_ms, key))
+        sql.execute(REPLACE_SPEC, (one.settings, one.shape, key))
+    return SubmitReceipt(
+        batch_key,
+        new=len(new),
+        present=len(portion) - len(new) - len(conflicts),
+        replaced=len(replaced),
+        kept=len(conflicts) - len(replaced),
+    )
+
+
+def _add(sql: sqlite3.Connection, batch_key: int, jobs: list[Prepared], now_ms: int) -> None:
+    if not jobs:
+        return
+    ((last,),) = sql.execute(LAST_KEY).fetchall()
+    keyed = list(enumerate(jobs, start=last + 1))
+    rows: list[tuple[Any, ...]] = [
+        (key, batch_key, one.id, one.hash, one.model, one.priority, now_ms, now_ms)
+        for key, one in keyed
+    ]
+    sql.executemany(ADD_JOB, rows)
+    sql.executemany(ADD_SPEC, [(key, one.settings, one.shape) for key, one in keyed])
+
+
+def _storable_json(text: str) -> str:
+    """JSON that a database can hold: where a string has half of a surrogate pair, escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    return text

@@ -1,0 +1,187 @@
+"""The one thread that writes: group commits.
+
+Callers hand over operations; the thread takes all that wait, applies them in one transaction,
+commits, and only then answers: an answer means that it is on the disk. No task can interrupt a
+transaction, because no task runs one.
+
+An operation is a function of the connection. It may be applied more than once (its transaction
+can be rolled back for a neighbour's fault), and it raises a `RunnerError` only while it has not
+written anything: so one that is refused does not spoil its neighbours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from runner.errors import RunnerError, StoreError, StoreUnavailable
+from runner.store.engine import explained, refused, writing_engine
+
+T = TypeVar("T")
+Operation = Callable[[Connection], T]
+
+BATCH_SIZE: Final = 256
+MAX_WAITING: Final = 20_000
+
+
+class _Entry(NamedTuple):
+    operation: Operation[Any]
+    future: asyncio.Future[Any]
+
+
+class _Answer(NamedTuple):
+    value: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Owns the writing connection of one database. The thread starts with the first operation."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._engine: Engine = writing_engine(path)
+        self._connection: Connection | None = None
+        self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._refusal: StoreError | None = None  # set once nothing is taken any more
+        self._thread: threading.Thread | None = None
+
+    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Hand over an operation; the future resolves when it is committed.
+
+        Cancelling the future does not take the operation back. The future fails with StoreError
+        when the database could not do it.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        with self._lock:
+            refusal = self._refusal
+            if refusal is None and self._queue.qsize() >= MAX_WAITING:
+                refusal = StoreUnavailable(
+                    f"{MAX_WAITING} writes wait for {self._path}: its disk is too slow or hangs."
+                )
+            if refusal is None:
+                self._queue.put(_Entry(operation, future))
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name="runner-store-writer", daemon=True
+                    )
+                    self._thread.start()
+        if refusal is not None:
+            future.set_exception(refusal)
+        return future
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Hand over an operation and wait until it is committed."""
+        return await asyncio.shield(self.submit(operation))
+
+    async def close(self) -> None:
+        """Apply all that waits, then end the thread. SQLite folds the log into the file when the
+        last connection to it closes."""
+        with self._lock:
+            thread, first = self._thread, self._refusal is None
+            self._refusal = self._refusal or StoreError(f"the store of {self._path} is closed.")
+        if thread is None:
+            return
+        if first:
+            self._queue.put(None)
+        # Shielded: a cancelled close must not leave a thread that nobody waits for.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, thread.join))
+
+    def _run(self) -> None:
+        waiting: list[_Entry] = []
+        try:
+            while True:
+                waiting, last = self._take()
+                _deliver(waiting, self._apply(waiting))
+                waiting = []
+                if last:
+                    break
+        except BaseException as error:  # whoever waits must hear of it, whatever it was
+            died = StoreError(f"the writer of {self._path} stopped: {error!r}. Start again.")
+            with self._lock:
+                self._refusal = died
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    entry = self._queue.get_nowait()
+                    if entry is not None:
+                        waiting.append(entry)
+            _deliver(waiting, [_Answer(error=died)] * len(waiting))
+        finally:
+            self._disconnect()
+
+    def _take(self) -> tuple[list[_Entry], bool]:
+        """All that waits, at most a batch; and whether it was the last."""
+        batch: list[_Entry] = []
+        entry = self._queue.get()
+        try:
+            while entry is not None:
+                batch.append(entry)
+                if len(batch) == BATCH_SIZE:
+                    return batch, False
+                entry = self._queue.get_nowait()
+        except queue.Empty:
+            return batch, False
+        return batch, True
+
+    def _apply(self, batch: Sequence[_Entry]) -> list[_Answer]:
+        if not batch:
+            return []
+        try:
+            return self._transaction(batch)
+        except Exception as error:  # it is handed to whoever asked for the operation
+            cause = explained(error, self._path)
+            if cause is not None:
+                # The file or the disk, not an operation: one by one they would fail alike.
+                self._disconnect()
+                cause.__cause__ = error
+                return [_Answer(error=cause)] * len(batch)
+            if len(batch) == 1:
+                return [_Answer(error=refused(error, self._path))]
+        return [answer for entry in batch for answer in self._apply([entry])]
+
+    def _transaction(self, batch: Sequence[_Entry]) -> list[_Answer]:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        connection = self._connection
+        answers = []
+        with connection.begin():
+            for entry in batch:
+                try:
+                    answers.append(_Answer(entry.operation(connection)))
+                except RunnerError as refused:
+                    answers.append(_Answer(error=refused))
+        return answers
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            # What is not committed is gone with the connection, as it must be.
+            with contextlib.suppress(Exception):
+                connection.close()
+
+
+def _deliver(batch: Sequence[_Entry], answers: Sequence[_Answer]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], _Answer]]] = {}
+    for entry, answer in zip(batch, answers, strict=True):
+        by_loop.setdefault(entry.future.get_loop(), []).append((entry.future, answer))
+    for loop, pairs in by_loop.items():
+        # A closed loop has nobody left who could be told.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, pairs)
+
+
+def _resolve(pairs: Sequence[tuple[asyncio.Future[Any], _Answer]]) -> None:
+    for future, answer in pairs:
+        if future.done():
+            continue
+        if answer.error is None:
+            future.set_result(answer.value)
+        else:
+            future.set_exception(answer.error)
