@@ -161,7 +161,7 @@ def credentials() -> tuple[Finding, str | None]:
     try:
         client = MessagesClient()
     except RunnerError as error:
-        return Finding("key", Level.WARN, "no usable key", f"{error} (--simulate needs none)"), None
+        return Finding("key", Level.WARN, "no usable key", str(error)), None
     return Finding("key", Level.OK, "there is a key"), client.base_url
 
 

@@ -6,10 +6,12 @@ and put in as plain text, never as markup.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import cell_len, set_cell_size
 from rich.console import Group
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -22,6 +24,9 @@ from runner.store.records import BatchRow
 from runner.workers.progress import Progress
 
 WAITING = (State.AVAILABLE, State.SCHEDULED, State.RETRYABLE)
+
+# Joiners, variants and skin tones: terminals do not agree on how wide what they make is.
+_UNSURE_WIDTH = re.compile("[\u200b-\u200d\ufe00-\ufe0f\U0001f3fb-\U0001f3ff]")
 
 _BAR_CELLS = 30
 _NAME_CELLS = 28
@@ -44,7 +49,8 @@ class Snapshot:
 
     Args:
         done: complete documents.
-        calls, input_tokens, output_tokens: of the batches so far, also by earlier runs.
+        calls, input_tokens, output_tokens: of the batches so far, also by earlier runs. While calls
+            are open, their output is estimated.
         pauses: one line a paused batch.
     """
 
@@ -86,9 +92,12 @@ def snapshot(batches: Sequence[BatchRow], progress: Progress, meter: Meter) -> S
         cancelled=sum(batch.count(State.CANCELLED) for batch in batches),
         running=sum(batch.count(State.EXECUTING) for batch in batches),
         waiting=sum(batch.count(*WAITING) for batch in batches),
-        calls=sum(batch.calls for batch in batches),
+        calls=sum(batch.calls for batch in batches) + len(progress.live),
         input_tokens=sum(batch.usage.total_input_tokens for batch in batches),
-        output_tokens=sum(batch.usage.output_tokens for batch in batches),
+        output_tokens=max(
+            sum(batch.usage.output_tokens for batch in batches),
+            meter.output_tokens(progress.output_characters) if progress.live else 0,
+        ),
         tokens_per_second=meter.tokens_per_second(),
         seconds_left=meter.seconds_left(final, total - final),
         pauses=tuple(
@@ -137,11 +146,16 @@ def line(shot: Snapshot) -> str:
 
 
 def tail_cells(text: str, cells: int) -> str:
-    """The end of a text that is as wide as fits into so many cells."""
+    """The end of a text, as much of it as fits into so many cells."""
+    text = _UNSURE_WIDTH.sub("", text)
     if cell_len(text) <= cells:
         return text
-    kept = chop_cells(text[-cells:][::-1], max(1, cells - 1))[0][::-1] if cells > 1 else ""
-    return "…" + kept if cells else ""
+    start = len(text)
+    while start and cell_len(text[start - 1 :]) < cells:
+        start -= 1
+    while start < len(text) and unicodedata.combining(text[start]):
+        start += 1  # a mark without its letter would sit on ours
+    return "…" + text[start:]
 
 
 def _title(shot: Snapshot, width: int) -> Text:
@@ -186,7 +200,7 @@ def _writing(documents: Sequence[Writing], width: int, room: int) -> list[Text]:
         facts = f"call {document.call_number:<3} {document.characters:>9,} characters"
         head = f"{set_cell_size(document.name, names)}  {facts}"
         text = Text.assemble((set_cell_size(document.name, names), "bold"), (f"  {facts}", "dim"))
-        left = width - cell_len(head) - 2
+        left = width - cell_len(head) - 3
         if left >= _LEAST_WORDS_CELLS:
             text.append("  " + tail_cells(document.last_words, left))
         lines.append(_line(text, width))

@@ -65,7 +65,7 @@ class Show:
             await (self._run_live() if self._live else self._run_plain())
 
     async def _run_live(self) -> None:
-        meter = Meter(monotonic(), final_jobs(await self._batches()))
+        meter = await self._meter()
         picture = Live(
             console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
         )
@@ -83,11 +83,16 @@ class Show:
                 await _in_thread(picture.stop)
 
     async def _run_plain(self) -> None:
-        meter = Meter(monotonic(), final_jobs(await self._batches()))
+        meter = await self._meter()
         while not self._over.is_set():
             await self._wait(PLAIN_S)
             text = "\n".join((*self._new_notices(), line(await self._shot(meter))))
             await _in_thread(message, text)
+
+    async def _meter(self) -> Meter:
+        batches = await self._batches()
+        tokens = sum(batch.usage.output_tokens for batch in batches)
+        return Meter(monotonic(), final_jobs(batches), tokens)
 
     async def _shot(self, meter: Meter) -> Snapshot:
         meter.sample(monotonic(), self._progress.output_characters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from runner.jobs.call import CHARACTERS_PER_TOKEN
+from runner.jobs.call import CHARACTERS_PER_TOKEN, estimate_tokens
 
 _WINDOW_S = 10.0  # short enough to follow changes, long enough to be read
 _ENOUGH_FINISHED = 3  # documents; fewer say nothing about the others
@@ -14,9 +14,14 @@ class Meter:
     """Measures output over the last seconds, and documents since the start.
 
     All times are seconds of one monotonic clock, given by the caller.
+
+    Args:
+        finished: documents that were final before.
+        output_tokens: tokens that were written before.
     """
 
-    def __init__(self, now_s: float, finished: int) -> None:
+    def __init__(self, now_s: float, finished: int, output_tokens: int) -> None:
+        self._tokens_before = output_tokens
         self._start_s = now_s
         self._finished_before = finished
         self._samples: deque[tuple[float, int]] = deque([(now_s, 0)])
@@ -29,6 +34,10 @@ class Meter:
 
     def elapsed_s(self) -> float:
         return self._samples[-1][0] - self._start_s
+
+    def output_tokens(self, output_characters: int) -> int:
+        """All output tokens, those since the start estimated."""
+        return self._tokens_before + estimate_tokens(output_characters)
 
     def tokens_per_second(self) -> float | None:
         """Output tokens a second, estimated from characters; None while nothing was measured."""
