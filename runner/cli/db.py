@@ -1,0 +1,68 @@
+"""`runner db`."""
+
+from __future__ import annotations
+
+import click
+
+from runner.cli.common import database_option, json_option, message, print_json, reading, run_async
+from runner.cli.harmless import one_line
+
+
+@click.group()
+def db() -> None:
+    """Look after the database.
+
+    \b
+    Example:
+      runner db check
+    """
+
+
+@db.command()
+@database_option
+def upgrade(database: str) -> None:
+    """Bring the database to this program's version.
+
+    This happens by itself whenever a command opens a database; here it can be done alone, for
+    example before a night's run.
+
+    \b
+    Example:
+      runner db upgrade --db runner.db
+    """
+
+    async def open_only() -> None:
+        async with reading(database):
+            pass
+
+    run_async(open_only())
+    message(one_line(f"ok: {database} is of this program's version"))
+
+
+@db.command()
+@database_option
+@json_option
+def check(database: str, as_json: bool) -> int:
+    """Check the database: its file, and its counts against its rows.
+
+    With --json, one object with the key `problems`: a list of sentences, empty if all is well.
+
+    \b
+    Example:
+      runner db check
+
+    Exit status: 0 if all is well, 1 if not.
+    """
+
+    async def find() -> list[str]:
+        async with reading(database) as store:
+            return await store.check()
+
+    problems = run_async(find())
+    if as_json:
+        print_json({"problems": problems})
+    else:
+        for problem in problems:
+            click.echo(one_line(problem))
+        message(one_line(f"{'damaged' if problems else 'ok'}: {database}"))
+    return 1 if problems else 0

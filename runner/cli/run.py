@@ -1,0 +1,65 @@
+"""`runner run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from runner.cli.common import database_option, files_argument, message, run_async
+from runner.cli.submit import conflict_options, on_conflict, submit_all
+from runner.cli.validate import batch_option, read_job_files
+from runner.cli.work import SIMULATED, work_options
+
+
+@click.command()
+@files_argument
+@database_option
+@batch_option
+@conflict_options
+@work_options
+def run(
+    files: tuple[Path, ...],
+    database: str,
+    batch: str | None,
+    conflict: str | None,
+    simulate: bool,
+    concurrency: int | None,
+    no_live: bool,
+) -> int:
+    """Submit job files and work until every job is final.
+
+    All files are checked before anything is queued or spent. Every piece of text is saved as it
+    streams in: after Ctrl-C, a crash or a power cut, the same command goes on from the last saved
+    character. The first Ctrl-C saves what streams and stops, the second stops at once.
+
+    \b
+    Example:
+      runner run jobs.yaml
+      runner run jobs.yaml --simulate --db trial.db
+
+    Exit status: 0 if all documents of these batches are complete, 1 if some are not, 2 for a wrong
+    job file, 3 if a spend cap stopped it, 4 if the key was refused, 130 if it was interrupted.
+    """
+    job_files = read_job_files(files, batch)
+
+    async def submit_and_work() -> int:
+        # Imported when the files are known to be good: the SDK takes its time.
+        from runner.cli.working import open_client, work_on
+        from runner.library import open_store
+
+        async with open_client(simulate=simulate) as client, open_store(database) as store:
+            await submit_all(store, job_files, on_conflict(conflict))
+            return await work_on(
+                store,
+                client,
+                batches=sorted({job_file.batch.name for job_file in job_files}),
+                concurrency=concurrency,
+                until_final=True,
+                live=not no_live,
+            )
+
+    status = run_async(submit_and_work())
+    if simulate:
+        message(SIMULATED)
+    return status

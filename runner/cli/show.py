@@ -1,0 +1,125 @@
+"""`runner show`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli.common import database_option, json_option, print_json, reading, run_async
+from runner.cli.harmless import for_stdout, one_line
+from runner.cli.table import echo_table
+
+if TYPE_CHECKING:
+    from runner.jobs.call import Usage
+    from runner.output.document import ReadDocument
+    from runner.store.records import SavedCall
+
+_HEADER = (
+    "call", "strategy", "resume point", "verdict", "characters", "stop reason",
+    "input", "cache written", "cache read", "output", "request id", "error",
+)  # fmt: skip
+
+
+@click.command()
+@click.argument("job")
+@database_option
+@click.option("--text", is_flag=True, help="Print the document's text instead of its calls.")
+@json_option
+def show(job: str, database: str, text: bool, as_json: bool) -> None:
+    """Show one job: its calls, seams and tokens.
+
+    JOB is a job's id, or BATCH/ID where several batches have it. Each line of the table is a call:
+    how it was asked to continue, at which character its text joins the document (the resume
+    point), what is known of that seam, and the tokens it took. Output tokens with a ~ are our
+    estimate: the stream broke before the API counted. With --json, one object with all of this;
+    with --json --text, the text too.
+
+    \b
+    Example:
+      runner show five-stories
+      runner show five-animals/five-stories --text > stories.md
+    """
+
+    async def read() -> ReadDocument:
+        from runner.output.document import read_document
+
+        async with reading(database) as store:
+            return await read_document(store, await store.find_job(job))
+
+    document = run_async(read())
+    if as_json:
+        from runner.output.document import document_json
+
+        print_json(document_json(document, with_text=text))
+    elif text:
+        click.echo(for_stdout(document.text).encode(errors="replace"), nl=False)
+    else:
+        _print(document)
+
+
+def _print(document: ReadDocument) -> None:
+    from runner.output.endings import advice, ending
+
+    job, usage = document.job, document.usage
+    lines = {
+        "job": f"{job.batch}/{job.id}",
+        "model": job.model,
+        "state": job.state,
+        "document": f"{len(document.text):,} characters",
+        "ending": ending(job),
+        "next": advice(job),
+        "submitted": _time(job.created_ms),
+        "changed": _time(job.updated_ms),
+        "claim": f"{job.claim}, attempt {job.attempt}, rescues {job.rescues}",
+    }
+    for name, value in lines.items():
+        if value is not None:
+            click.echo(f"{name:<10} {one_line(value)}")
+    if not document.calls:
+        return
+    click.echo()
+    echo_table(_HEADER, [_cells(call) for call in document.calls])
+    click.echo()
+    again = document.input_tokens_read_again
+    click.echo(f"input tokens   {usage.total_input_tokens:,}")
+    click.echo(
+        f"  read again   {again:,}  (prompt and text so far, once more for each continuation)"
+    )
+    click.echo(f"output tokens  {_output(usage)}")
+    click.echo(f"  twice        {_twice(document)}")
+
+
+def _twice(document: ReadDocument) -> str:
+    """What of the output the document does not hold: all that can have been paid for again."""
+    if dropped := document.characters_dropped:
+        return f"at most those of {dropped:,} characters, which were taken back at seams"
+    return "none: every character that was written stands in the document"
+
+
+def _cells(call: SavedCall) -> tuple[object, ...]:
+    outcome = call.outcome
+    usage = outcome.usage if outcome else None
+    return (
+        call.number,
+        call.strategy,
+        call.resume_at,
+        call.verdict,
+        len(call.text),
+        (outcome.stop_reason if outcome else "running"),
+        usage.input_tokens if usage else None,
+        usage.cache_creation_input_tokens if usage else None,
+        usage.cache_read_input_tokens if usage else None,
+        _output(usage) if usage else None,
+        outcome.request_id if outcome else None,
+        (outcome.error or "") if outcome else "",
+    )
+
+
+def _output(usage: Usage) -> str:
+    return f"{'~' if usage.estimated else ''}{usage.output_tokens:,}"
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).astimezone().isoformat(" ", "seconds")
