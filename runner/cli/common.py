@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,7 +71,8 @@ def print_json(value: Any) -> None:
 
 def message(text: str) -> None:
     """A line on stderr, for the reader and not for the next program."""
-    click.echo(text, err=True)
+    with suppress(OSError):  # a terminal that was closed is no reason to stop working
+        click.echo(text, err=True)
 
 
 def colour(stream: Any = None) -> bool:
