@@ -21,6 +21,7 @@ from typing import Any
 import anyio
 
 from runner.continuation.document import GrowingDocument, fold
+from runner.errors import UsageError
 from runner.jobs.jobfile import JobFile, read_job_file
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
@@ -100,15 +101,14 @@ async def submit(
         SubmitConflict: an id is known with another prompt; nothing is queued.
     """
     if isinstance(jobs, (str, Path)):
-        name = batch.name if isinstance(batch, BatchSpec) else batch
-        jobs = await anyio.to_thread.run_sync(lambda: read_job_file(Path(jobs), batch=name))
+        path, name = Path(jobs), batch.name if isinstance(batch, BatchSpec) else batch
+        jobs = await anyio.to_thread.run_sync(lambda: read_job_file(path, batch=name))
     if isinstance(jobs, JobFile):
         return await store.submit(jobs.batch, jobs.jobs, on_conflict=on_conflict)
     if batch is None:
-        raise ValueError("jobs that come from no file need a batch name")
-    specs = tuple(jobs)
+        raise UsageError("jobs that come from no file need a batch name: submit(…, batch=NAME)")
     spec = batch if isinstance(batch, BatchSpec) else BatchSpec(batch)
-    return await store.submit(spec, lambda: iter(specs), on_conflict=on_conflict)
+    return await store.submit(spec, tuple(jobs), on_conflict=on_conflict)
 
 
 @asynccontextmanager

@@ -9,24 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from runner.continuation import prefill
+from runner.continuation import prefill, turn
 from runner.continuation.document import GrowingDocument
-from runner.continuation.endings import ending
+from runner.continuation.endings import CUT_FOR_GOOD, GO_ON, ending
 from runner.continuation.steps import CannotContinue, Finished, PastCall, Plan, Send, Splice, Step
 from runner.continuation.text import Intake
-from runner.jobs.call import CallOutcome
-from runner.jobs.spec import JobSpec
+from runner.jobs.call import CallOutcome, Strategy, Verdict
+from runner.jobs.spec import JobSpec, OnUnverifiedSeam
 from runner.jobs.states import Finish
 from runner.jobs.traits import ModelTraits
 
+_MODULES = {Strategy.PREFILL: prefill, Strategy.TURN: turn}
 IDLE_LIMIT = 2  # answers in a row that bring the document no further: it is stalled
+
+
+def choose(spec: JobSpec, traits: ModelTraits) -> Strategy:
+    """The strategy for a job: its own word, else what its model and its request allow."""
+    if spec.continuation.strategy is not None:
+        return spec.continuation.strategy
+    thinks = spec.thinking is not None and spec.thinking.get("type") != "disabled"
+    return Strategy.PREFILL if traits.prefill and not thinks else Strategy.TURN
 
 
 class ContinuationLoop:
     """Decides, call by call, how one job's document goes on.
 
-    Ask `next_step`; for a `Send`, call `begin`, `feed` each piece of the stream and save what comes
-    back, then `end` with the outcome; ask again.
+    Ask `next_step`; for a `Send`, call `begin`, `feed` each piece of the stream, `end` with the
+    outcome, and save what these give back; ask again.
 
     Args:
         spec: the job.
@@ -45,10 +54,12 @@ class ContinuationLoop:
         self._resumed_at = 0  # the open or last call's resume point
         self._last: CallOutcome | None = None  # of the last call; None: none yet, or it broke
         self._splice: Splice = Intake()
+        self._rejections = 0  # replies in a row that did not go on with the document
+        self._strategy = choose(spec, traits)
         for call in past:
             self._attach(call.resume_at)
             self.document.add(call.text)
-            self.end(call.outcome)
+            self._ended(call.outcome, rejected=call.rejected)
 
     def next_step(self) -> Step:
         """What to do next."""
@@ -89,23 +100,43 @@ class ContinuationLoop:
         self.document.add(text)
         return text
 
-    def flush(self) -> str:
-        """The stream is over, whole or broken; gives back the rest of the text to save."""
-        text = self._splice.flush()
+    @property
+    def verdict(self) -> Verdict | None:
+        """What is known of the open or last call's seam."""
+        return self._splice.verdict
+
+    @property
+    def rejected(self) -> str | None:
+        """The open or last call's text, where its reply is rejected: the stream may be closed."""
+        return self._splice.rejected
+
+    def end(self, outcome: CallOutcome) -> str:
+        """The open call ended; gives back the rest of the text to save.
+
+        An outcome without a stop reason is that of a broken call.
+        """
+        text = self._splice.end(cut=outcome.stop_reason in (None, *GO_ON))
         self.document.add(text)
+        self._ended(outcome, rejected=self.rejected is not None)
         return text
 
-    def end(self, outcome: CallOutcome | None) -> None:
-        """The open call ended. An outcome without a stop reason, or none, is a broken call."""
+    def _ended(self, outcome: CallOutcome | None, *, rejected: bool) -> None:
+        """Count what came of a call."""
+        gained = self._resume_point() > self._resumed_at
+        if rejected:
+            self._rejections += 1
+        elif gained:
+            self._rejections = 0
         self._last = None
         if outcome is None:
             return
         self._output_tokens += outcome.usage.output_tokens
         if outcome.stop_reason is None:
             return
-        self._last = outcome
         self._answered += 1
-        gained = self.document.clean_end(self.spec.stop_sequences) > self._resumed_at
+        if rejected and outcome.stop_reason not in CUT_FOR_GOOD:
+            return  # how a reply ends that does not belong to the document says nothing about it
+        self._last = outcome
         self._idle = 0 if gained else self._idle + 1
 
     def _bound_reached(self) -> Finished | None:
@@ -131,11 +162,30 @@ class ContinuationLoop:
         self._resumed_at = resume_at
         self.document.attach(resume_at)
 
+    def _resume_point(self) -> int:
+        if self.calls and len(self.document) == self._resumed_at:
+            return self._resumed_at  # nothing came since: it is one already
+        at: int = _MODULES[self._strategy].resume_point(self.document, self.spec)
+        return at
+
     def _plan(self) -> Plan | CannotContinue:
         """How to go on; a document without a single fit character is begun (again)."""
-        if self.document.clean_end(self.spec.stop_sequences) == 0:
-            return Plan(None, 0, self.spec.messages, Intake(), None)
-        return prefill.plan(self.spec, self.traits, self.document)
+        if self._resume_point() == 0:
+            return Plan(None, 0, self.spec.messages, Intake())
+        if self._strategy is Strategy.PREFILL:
+            return prefill.plan(self.spec, self.traits, self.document)
+        bounds = self.spec.continuation
+        if self._rejections > bounds.seam_retries:
+            return CannotContinue(
+                f"in {self._rejections} tries the model did not go on with the document"
+            )
+        flagged = bounds.on_unverified_seam is OnUnverifiedSeam.FLAG
+        return turn.plan(
+            self.spec,
+            self.traits,
+            self.document,
+            accept_unverified=flagged and self._rejections == bounds.seam_retries,
+        )
 
     def _max_tokens(self) -> int:
         """Tokens to ask for: as the job says; more after an answer that brought nothing, since a

@@ -16,21 +16,36 @@ class PastCall:
 
     Args:
         outcome: None where its process died before it could say.
+        rejected: its reply was rejected: it did not go on with the document.
     """
 
     resume_at: int
     text: str
     outcome: CallOutcome | None
+    rejected: bool = False
 
 
 class Splice(Protocol):
-    """Joins one call's stream to the document: takes its pieces, gives back what to save."""
+    """Joins one call's stream to the document: takes its pieces, gives back what to save.
+
+    Attributes:
+        verdict: what is known of the seam; None while nothing is, or where there is no seam.
+        rejected: the text of a reply that does not go on with the document; None while there is
+            none. It never enters the document.
+    """
+
+    verdict: Verdict | None
+    rejected: str | None
 
     def feed(self, piece: str) -> str:
         """The text to save now, which may be empty."""
 
-    def flush(self) -> str:
-        """The text to save when the stream is over, whole or broken."""
+    def end(self, *, cut: bool) -> str:
+        """The text to save when the stream is over.
+
+        Args:
+            cut: more would have followed: the stream broke, or `max_tokens` ran out.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +56,13 @@ class Plan:
         strategy: None for a call that continues nothing.
         resume_at: offset in the document, in characters, at which the call's text attaches.
         messages: the conversation to send, in the API's form.
-        splice: joins the call's stream to the document.
-        verdict: what is known of the seam before the answer comes; None where there is none.
+        splice: joins the call's stream to the document, and tells the seam's verdict.
     """
 
     strategy: Strategy | None
     resume_at: int
     messages: tuple[Mapping[str, Any], ...]
     splice: Splice
-    verdict: Verdict | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runner.jobs.call import Verdict
+
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 # The API refuses a prefill that ends in white space, and a text block that is nothing else. It does
@@ -58,9 +60,14 @@ class Intake:
     JSON may carry an astral character as two surrogates, and a stream may split them over two
     pieces: they are put together here. A surrogate that stays alone, and NUL, which neither
     terminals nor every database takes, become U+FFFD.
+
+    Args:
+        verdict: what is known of the seam, by the way the call is made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, verdict: Verdict | None = None) -> None:
+        self.verdict = verdict
+        self.rejected: str | None = None  # whatever comes goes on with the document
         self._high = ""
 
     def feed(self, piece: str) -> str:
@@ -71,7 +78,7 @@ class Intake:
             self._high, text = text[-1], text[:-1]
         return _mended(text)
 
-    def flush(self) -> str:
+    def end(self, *, cut: bool) -> str:  # noqa: ARG002  a splice is told, whether it cares or not
         """The text to save when the stream is over."""
         text, self._high = self._high, ""
         return _mended(text)

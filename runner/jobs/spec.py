@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from runner.jobs.call import Strategy
@@ -17,6 +18,13 @@ Json = Any  # a value that json.loads can return; its shape is the API's busines
 ID_PATTERN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
+class OnUnverifiedSeam(StrEnum):
+    """What to do with a text of which nobody can tell whether it joins the document."""
+
+    FLAG = "flag"
+    FAIL = "fail"
+
+
 @dataclass(frozen=True, slots=True)
 class ContinuationSpec:
     """Bounds of the continuation loop.
@@ -25,11 +33,15 @@ class ContinuationSpec:
         strategy: None lets the model's traits decide ("auto").
         max_calls: calls that may be answered for one document.
         max_output_tokens: output tokens of all its calls together; None is no bound.
+        seam_retries: how often a reply that does not go on with the document is asked for again.
+        on_unverified_seam: what then: let the text in with the seam flagged, or fail the job.
     """
 
     strategy: Strategy | None = None
     max_calls: int = 50
     max_output_tokens: int | None = None
+    seam_retries: int = 2
+    on_unverified_seam: OnUnverifiedSeam = OnUnverifiedSeam.FLAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,8 @@ class JobSpec:
         return {
             "max_calls": self.continuation.max_calls,
             "max_output_tokens": self.continuation.max_output_tokens,
+            "seam_retries": self.continuation.seam_retries,
+            "on_unverified_seam": self.continuation.on_unverified_seam,
             "metadata": dict(self.metadata),
             "priority": self.priority,
         }
@@ -112,6 +126,8 @@ class JobSpec:
                 strategy=None if strategy is None else Strategy(strategy),
                 max_calls=settings["max_calls"],
                 max_output_tokens=settings["max_output_tokens"],
+                seam_retries=settings["seam_retries"],
+                on_unverified_seam=OnUnverifiedSeam(settings["on_unverified_seam"]),
             ),
             until=None if until is None else Until(until["contains"]),
             metadata=settings["metadata"],

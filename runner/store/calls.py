@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, Row, func, literal, literal_column, select, update
+from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
 from runner.errors import ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Usage, estimate_tokens
@@ -15,7 +15,29 @@ from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
 from runner.store.engine import driver, storable
 from runner.store.records import CallStart, Claim
-from runner.store.schema import batch, call, chunk, job, state_in
+from runner.store.schema import batch, call, chunk, job, state_in, usage_columns
+
+# The fence: conditions on `job` under which a claim still holds. Bound by `fence(claim)`.
+HELD: Final = (
+    job.c.key == bindparam("held_key"),
+    job.c.claim == bindparam("held_claim"),
+    state_in([State.EXECUTING]),
+)
+HOLDS: Final = select(job.c.key).where(*HELD)
+
+_BEGUN = ("number", "strategy", "resume_at", "max_tokens", "model", "verdict", "started_ms")
+BEGIN: Final = (
+    call.insert()
+    .from_select(
+        ["job_key", "claim", *_BEGUN],
+        select(
+            job.c.key,
+            job.c.claim,
+            *(bindparam(f"call_{name}", type_=call.c[name].type) for name in _BEGUN),
+        ).where(*HELD),
+    )
+    .returning(call.c.key)
+)
 
 # The checkpoint, the statement that runs most: the fence is its FROM and WHERE.
 SAVE: Final = """\
@@ -30,6 +52,49 @@ JOIN chunk ON chunk.job_key = job.key AND chunk.seq = ?4
 WHERE job.key = ?1 AND job.claim = ?2 AND job.state = 'executing'
 """
 
+# A call that has ended stays as it is, so that ending it again counts nothing twice.
+END: Final = (
+    update(call)
+    .where(
+        call.c.key == bindparam("call_key"),
+        call.c.job_key == bindparam("of_job"),
+        call.c.ended_ms.is_(None),
+    )
+    .values(
+        {
+            name: bindparam(f"call_{name}", type_=call.c[name].type)
+            for name in (
+                "ended_ms",
+                "stop_reason",
+                "stop_sequence",
+                "stop_details",
+                "request_id",
+                "error",
+                *(column.name for column in usage_columns(call)),
+            )
+        }
+    )
+)
+ADD_USAGE: Final = (
+    update(batch)
+    .where(batch.c.key == bindparam("of_batch"))
+    .values(
+        calls=batch.c.calls + literal_column("1"),
+        usage_estimated=func.max(batch.c.usage_estimated, bindparam("call_usage_estimated")),
+        **{
+            column.name: column + bindparam(f"call_{column.name}")
+            for column in usage_columns(batch)
+            if column.name != "usage_estimated"
+        },
+    )
+)
+OPEN_CALL: Final = select(call.c.key).where(
+    call.c.job_key == bindparam("of_job"), call.c.ended_ms.is_(None)
+)
+SAVED_CHARACTERS: Final = select(func.coalesce(func.sum(func.length(chunk.c.text)), 0)).where(
+    chunk.c.job_key == bindparam("of_job"), chunk.c.call_key == bindparam("of_call")
+)
+
 
 def lost(claim: Claim) -> ClaimLost:
     return ClaimLost(
@@ -37,48 +102,38 @@ def lost(claim: Claim) -> ClaimLost:
     )
 
 
-def held(claim: Claim) -> tuple[ColumnElement[bool], ...]:
-    """The fence, as conditions on `job`: the claim still holds."""
-    return (
-        job.c.key == claim.job_key,
-        job.c.claim == claim.number,
-        state_in([State.EXECUTING]),
-    )
-
-
-def holds(connection: Connection, claim: Claim) -> bool:
-    return connection.execute(select(job.c.key).where(*held(claim))).first() is not None
+def fence(claim: Claim) -> dict[str, object]:
+    """The parameters of `HELD`."""
+    return {"held_key": claim.job_key, "held_claim": claim.number}
 
 
 def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -> int:
     """Write down a call that is about to be sent; its key."""
-    values = {
-        "job_key": job.c.key,
-        "number": literal(start.number),
-        "claim": job.c.claim,
-        "strategy": literal(start.strategy),
-        "resume_at": literal(start.resume_at),
-        "max_tokens": literal(start.max_tokens),
-        "model": literal(start.model),
-        "verdict": literal(start.verdict),
-        "started_ms": literal(now_ms),
-    }
-    fenced = select(*values.values()).where(*held(claim))
-    row = connection.execute(
-        call.insert().from_select(list(values), fenced).returning(call.c.key)
+    rows = connection.execute(
+        BEGIN,
+        {
+            **fence(claim),
+            "call_number": start.number,
+            "call_strategy": start.strategy,
+            "call_resume_at": start.resume_at,
+            "call_max_tokens": start.max_tokens,
+            "call_model": start.model,
+            "call_verdict": start.verdict,
+            "call_started_ms": now_ms,
+        },
     ).all()
-    if not row:
+    if not rows:
         raise lost(claim)
-    return int(row[0].key)
+    return int(rows[0].key)
 
 
 def save(connection: Connection, claim: Claim, call_key: int, seq: int, text: str) -> None:
     """Append a chunk. The same chunk again is no change: an answer may have been lost."""
     values = (claim.job_key, claim.number, call_key, seq, storable(text))
-    cursor = driver(connection)
-    if cursor.execute(SAVE, values).rowcount == 1:
+    sql = driver(connection)
+    if sql.execute(SAVE, values).rowcount == 1:
         return
-    present = cursor.execute(SAVED, values).fetchone()
+    present = sql.execute(SAVED, values).fetchone()
     if present is None:
         raise lost(claim)
     if not present[0]:
@@ -89,16 +144,39 @@ def end(
     connection: Connection, claim: Claim, call_key: int, outcome: CallOutcome, now_ms: int
 ) -> None:
     """Write down what came of a call."""
-    if not holds(connection, claim):
+    if connection.execute(HOLDS, fence(claim)).first() is None:
         raise lost(claim)
-    close(connection, claim, call_key, outcome, now_ms)
+    close(connection, claim.batch_key, claim.job_key, call_key, outcome, now_ms)
 
 
 def close(
-    connection: Connection, claim: Claim, call_key: int, outcome: CallOutcome, now_ms: int
+    connection: Connection,
+    batch_key: int,
+    job_key: int,
+    call_key: int,
+    outcome: CallOutcome,
+    now_ms: int,
 ) -> None:
-    """The same, where the fence was passed already. Ending a call twice is no change."""
-    _end_open(connection, claim.batch_key, claim.job_key, call_key, outcome, now_ms)
+    """The same, where the fence was passed already."""
+    usage, details = outcome.usage, outcome.stop_details
+    values: dict[str, object] = {
+        "call_key": call_key,
+        "of_job": job_key,
+        "of_batch": batch_key,
+        "call_ended_ms": now_ms,
+        "call_stop_reason": outcome.stop_reason and storable(outcome.stop_reason),
+        "call_stop_sequence": outcome.stop_sequence and storable(outcome.stop_sequence),
+        "call_stop_details": None if details is None else storable(canonical_json(details)),
+        "call_request_id": outcome.request_id and storable(outcome.request_id),
+        "call_error": outcome.error and storable(outcome.error),
+        "call_input_tokens": usage.input_tokens,
+        "call_cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "call_cache_read_input_tokens": usage.cache_read_input_tokens,
+        "call_output_tokens": usage.output_tokens,
+        "call_usage_estimated": int(usage.estimated),
+    }
+    if connection.execute(END, values).rowcount:
+        connection.execute(ADD_USAGE, values)
 
 
 def break_open_call(
@@ -108,72 +186,10 @@ def break_open_call(
 
     Nobody counted its tokens: the output is estimated from the text it gave.
     """
-    open_call = connection.execute(
-        select(call.c.key).where(call.c.job_key == job_key, call.c.ended_ms.is_(None))
-    ).all()
-    for (call_key,) in open_call:
+    for (call_key,) in connection.execute(OPEN_CALL, {"of_job": job_key}).all():
         characters = connection.execute(
-            select(func.coalesce(func.sum(func.length(chunk.c.text)), 0)).where(
-                chunk.c.job_key == job_key, chunk.c.call_key == call_key
-            )
+            SAVED_CHARACTERS, {"of_job": job_key, "of_call": call_key}
         ).scalar_one()
         usage = Usage(output_tokens=estimate_tokens(characters), estimated=True)
         outcome = CallOutcome(stop_reason=None, usage=usage, error=error)
-        _end_open(connection, batch_key, job_key, call_key, outcome, now_ms)
-
-
-def _end_open(
-    connection: Connection,
-    batch_key: int,
-    job_key: int,
-    call_key: int,
-    outcome: CallOutcome,
-    now_ms: int,
-) -> None:
-    usage = outcome.usage
-    details = outcome.stop_details
-    ended = connection.execute(
-        update(call)
-        .where(call.c.key == call_key, call.c.job_key == job_key, call.c.ended_ms.is_(None))
-        .values(
-            ended_ms=now_ms,
-            stop_reason=outcome.stop_reason and storable(outcome.stop_reason),
-            stop_sequence=outcome.stop_sequence and storable(outcome.stop_sequence),
-            stop_details=None if details is None else storable(canonical_json(details)),
-            request_id=outcome.request_id and storable(outcome.request_id),
-            error=outcome.error and storable(outcome.error),
-            input_tokens=usage.input_tokens,
-            cache_creation_input_tokens=usage.cache_creation_input_tokens,
-            cache_read_input_tokens=usage.cache_read_input_tokens,
-            output_tokens=usage.output_tokens,
-            usage_estimated=int(usage.estimated),
-        )
-    )
-    if ended.rowcount == 0:
-        return
-    totals = batch.c
-    connection.execute(
-        update(batch)
-        .where(batch.c.key == batch_key)
-        .values(
-            calls=totals.calls + literal_column("1"),
-            input_tokens=totals.input_tokens + usage.input_tokens,
-            cache_creation_input_tokens=totals.cache_creation_input_tokens
-            + usage.cache_creation_input_tokens,
-            cache_read_input_tokens=totals.cache_read_input_tokens + usage.cache_read_input_tokens,
-            output_tokens=totals.output_tokens + usage.output_tokens,
-            usage_estimated=func.max(totals.usage_estimated, int(usage.estimated)),
-        )
-    )
-
-
-def usage_of(row: Row[tuple[object, ...]]) -> Usage:
-    """The usage columns of a row of `call` or `batch`."""
-    values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
-    return Usage(
-        input_tokens=values["input_tokens"],
-        cache_creation_input_tokens=values["cache_creation_input_tokens"],
-        cache_read_input_tokens=values["cache_read_input_tokens"],
-        output_tokens=values["output_tokens"],
-        estimated=bool(values["usage_estimated"]),
-    )
+        close(connection, batch_key, job_key, call_key, outcome, now_ms)

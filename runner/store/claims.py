@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
-from sqlalchemy import Connection, Update, exists, literal_column, null, select, union_all, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    exists,
+    literal_column,
+    null,
+    select,
+    union_all,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from runner.jobs.states import State, allowed_before
 from runner.store.records import Claim, Lane
@@ -16,25 +27,26 @@ MAX_LANES: Final = 400
 PROMOTE_AT_ONCE: Final = 1000
 
 
-def claim_statement(worker_id: str, lanes: Sequence[Lane], limit: int, now_ms: int) -> Update:
+@cache
+def claim_statement(lanes: int) -> ReturningUpdate[Any]:
     """The claim: of each lane its best jobs, of these the best, marked as the worker's own.
 
     One statement, so that no two workers can take the same job; each lane reads only the first
     entries of the partial index `job_available`.
     """
     best = []
-    for lane in lanes:
-        open_batch = exists().where(batch.c.key == lane.batch_key, batch.c.paused.is_(None))
+    for lane in range(lanes):
+        batch_key = bindparam(f"batch_{lane}", type_=job.c.batch_key.type)
         jobs = (
             select(job.c.key, job.c.priority)
             .where(
-                job.c.batch_key == lane.batch_key,
-                job.c.model == lane.model,
+                job.c.batch_key == batch_key,
+                job.c.model == bindparam(f"model_{lane}"),
                 state_in(allowed_before(State.EXECUTING)),
-                open_batch,
+                exists().where(batch.c.key == batch_key, batch.c.paused.is_(None)),
             )
             .order_by(job.c.priority.desc(), job.c.key)
-            .limit(lane.free)
+            .limit(bindparam(f"free_{lane}"))
             .subquery()
         )
         best.append(select(jobs.c.key, jobs.c.priority))
@@ -42,19 +54,19 @@ def claim_statement(worker_id: str, lanes: Sequence[Lane], limit: int, now_ms: i
     chosen = (
         select(offered.c.key)
         .order_by(offered.c.priority.desc(), offered.c.key)
-        .limit(limit)
+        .limit(bindparam("most"))
         .scalar_subquery()
     )
     # A worker that was rescued meanwhile is no worker: nobody would look after its jobs.
-    registered = exists().where(worker.c.id == worker_id)
+    registered = exists().where(worker.c.id == bindparam("holder"))
     return (
         update(job)
         .where(job.c.key.in_(chosen), registered)
         .values(
             state=literal_column(f"'{State.EXECUTING}'"),
             claim=job.c.claim + literal_column("1"),
-            worker_id=worker_id,
-            updated_ms=now_ms,
+            worker_id=bindparam("holder"),
+            updated_ms=bindparam("now_ms"),
         )
         .returning(
             job.c.key,
@@ -76,8 +88,16 @@ def claim(
     useful = [lane for lane in lanes if lane.free > 0]
     while useful and len(claimed) < limit:
         some, useful = useful[:MAX_LANES], useful[MAX_LANES:]
-        statement = claim_statement(worker_id, some, limit - len(claimed), now_ms)
-        rows = connection.execute(statement).all()
+        values: dict[str, object] = {
+            "holder": worker_id,
+            "most": limit - len(claimed),
+            "now_ms": now_ms,
+        }
+        for number, lane in enumerate(some):
+            values[f"batch_{number}"] = lane.batch_key
+            values[f"model_{number}"] = lane.model
+            values[f"free_{number}"] = lane.free
+        rows = connection.execute(claim_statement(len(some)), values).all()
         # RETURNING keeps no order.
         claimed += [
             Claim(
@@ -94,24 +114,26 @@ def claim(
     return claimed
 
 
-def promote_statement(now_ms: int) -> Update:
-    """Waiting jobs whose time has come, oldest time first."""
-    due = (
-        select(job.c.key)
-        .where(state_in(WAITING), job.c.scheduled_ms <= now_ms)
-        .order_by(job.c.scheduled_ms)
-        .limit(PROMOTE_AT_ONCE)
-        .scalar_subquery()
-    )
-    return (
-        update(job)
-        .where(job.c.key.in_(due))
-        .values(
-            state=literal_column(f"'{State.AVAILABLE}'"), scheduled_ms=null(), updated_ms=now_ms
+# Waiting jobs whose time has come, longest due first.
+PROMOTE: Final = (
+    update(job)
+    .where(
+        job.c.key.in_(
+            select(job.c.key)
+            .where(state_in(WAITING), job.c.scheduled_ms <= bindparam("now_ms"))
+            .order_by(job.c.scheduled_ms)
+            .limit(PROMOTE_AT_ONCE)
+            .scalar_subquery()
         )
     )
+    .values(
+        state=literal_column(f"'{State.AVAILABLE}'"),
+        scheduled_ms=null(),
+        updated_ms=bindparam("now_ms"),
+    )
+)
 
 
 def promote(connection: Connection, now_ms: int) -> int:
     """Make some waiting jobs available whose time has come; how many."""
-    return connection.execute(promote_statement(now_ms)).rowcount
+    return connection.execute(PROMOTE, {"now_ms": now_ms}).rowcount

@@ -16,7 +16,7 @@ try:
 except ImportError:  # no such locks on this platform: leases alone decide
     fcntl = None  # type: ignore[assignment]
 
-_SAFE_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
+_SAFE_NAME = re.compile(r"(?!\.)[a-zA-Z0-9_.:-]{1,128}")
 
 
 class WorkerLocks:
@@ -35,9 +35,7 @@ class WorkerLocks:
         if fcntl is None or worker_id in self._held:
             return fcntl is not None
         try:
-            self._folder.mkdir(exist_ok=True)
-            # O_CLOEXEC, so that a child process cannot hold the lock beyond our death.
-            fd = os.open(self._file(worker_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = self._create(self._file(worker_id))
         except OSError:
             return False
         try:
@@ -88,6 +86,15 @@ class WorkerLocks:
         if not _SAFE_NAME.fullmatch(worker_id):
             raise ValueError(f"not a worker id: {worker_id!r}")
         return self._folder / worker_id
+
+    def _create(self, file: Path) -> int:
+        while True:
+            self._folder.mkdir(exist_ok=True)
+            try:
+                # O_CLOEXEC, so that a child process cannot hold the lock beyond our death.
+                return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                continue  # a worker that left took the empty folder away in between
 
     def _remove(self, worker_id: str) -> None:
         with contextlib.suppress(OSError):

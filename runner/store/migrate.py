@@ -30,14 +30,15 @@ def current(path: Path) -> str | None:
         StoreUnavailable: the file cannot be read.
     """
     try:
-        if not path.exists() or path.stat().st_size == 0:
+        if not path.exists():
             return None
         if not path.is_file():
-            raise StoreUnavailable(
-                f"{path} is a folder, not a database file. Name a file with --db."
-            )
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise StoreUnavailable(f"{path} is {kind}, not a database. Name a file with --db.")
         with path.open("rb") as file:
             start = file.read(len(SQLITE_MAGIC))
+        if start == b"":
+            return None
     except OSError as error:
         raise StoreUnavailable(
             f"the database {path} cannot be read: {error.strerror}. "

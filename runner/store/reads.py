@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import AsyncIterator, Collection, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Executable, Row, Select, func, select, text
+from sqlalchemy import Executable, Row, Select, exists, func, select, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import NotFound
-from runner.jobs.call import CallOutcome, Strategy, Verdict
+from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
 from runner.jobs.spec import JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
-from runner.store.calls import held, lost, usage_of
-from runner.store.engine import explained, reading_engine, refused
+from runner.store.calls import HELD, HOLDS, fence, lost
+from runner.store.engine import connect, explained, reading_engine, refused
 from runner.store.records import (
     BatchRow,
     Claim,
@@ -39,6 +40,7 @@ from runner.store.schema import (
     job_count,
     job_spec,
     state_in,
+    usage_columns,
     worker,
 )
 from runner.store.submit import limits_from_json
@@ -46,11 +48,20 @@ from runner.store.submit import limits_from_json
 PAGE: Final = 500
 NEAREST_AMONG: Final = 5_000
 
-_CALL_USAGE = (
-    call.c.input_tokens,
-    call.c.cache_creation_input_tokens,
-    call.c.cache_read_input_tokens,
-    call.c.output_tokens,
+# All that a job which no call was begun for needs, in one look.
+LOAD: Final = (
+    select(
+        job.c.id,
+        job_spec.c.shape,
+        job_spec.c.settings,
+        select(func.max(chunk.c.seq))
+        .where(chunk.c.job_key == job.c.key)
+        .scalar_subquery()
+        .label("last_seq"),
+        exists().where(call.c.job_key == job.c.key, call.c.superseded == 0).label("begun"),
+    )
+    .join(job_spec, job_spec.c.job_key == job.c.key)
+    .where(*HELD)
 )
 # The kept counts that are wrong, and those that are missing.
 COUNTS_DIFFER: Final = """\
@@ -87,27 +98,36 @@ class Reader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._engine: AsyncEngine = reading_engine(path)
-        self._watcher: AsyncConnection | None = None
+        self._watcher: sqlite3.Connection | None = None
 
     async def close(self) -> None:
         if self._watcher is not None:
-            watcher, self._watcher = self._watcher, None
-            await watcher.close()
+            self._watcher.close()
+            self._watcher = None
         await self._engine.dispose()
 
-    async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def rows(
+        self, statement: Executable, values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
         try:
             async with self._engine.connect() as connection:
-                return (await connection.execute(statement)).all()
+                return (await connection.execute(statement, values)).all()
         except DBAPIError as error:
             raise (explained(error, self._path) or refused(error, self._path)) from error
 
-    async def data_version(self) -> int:
-        """Grows when another connection committed; told by one connection only, so it has its own."""
-        if self._watcher is None:
-            self._watcher = await self._engine.connect()
-        result = await self._watcher.exec_driver_sql("PRAGMA data_version")
-        return int(result.scalar_one())
+    def data_version(self) -> int:
+        """Grows when another connection committed.
+
+        Only the answers of one connection can be compared, so it has its own; and asked here and
+        now, because the four microseconds it takes are less than handing it to a thread.
+        """
+        try:
+            if self._watcher is None:
+                self._watcher = connect(self._path, mode="ro")
+            ((version,),) = self._watcher.execute("PRAGMA data_version").fetchall()
+        except sqlite3.Error as error:
+            raise (explained(error, self._path) or refused(error, self._path)) from error
+        return int(version)
 
     # batches and workers
 
@@ -140,7 +160,7 @@ class Reader:
                 created_ms=row.created_ms,
                 counts=by_batch.get(row.key, {}),
                 calls=row.calls,
-                usage=usage_of(row),
+                usage=_usage_of(row),
             )
             for row in rows
         ]
@@ -201,7 +221,8 @@ class Reader:
                 key = select(batch.c.key).where(batch.c.name == batch_name).scalar_subquery()
                 page = page.where(job.c.batch_key == key)
             if states:
-                page = page.where(state_in(states))
+                # Bound, so that no partial index applies: the order of keys needs no sorting then.
+                page = page.where(job.c.state.in_(sorted(states)))
             if finishes:
                 page = page.where(job.c.finish.in_(sorted(finishes)))
             found = [_job_row(row) for row in await self.rows(_with_totals(page))]
@@ -256,15 +277,20 @@ class Reader:
         )
 
     async def load(self, claim: Claim) -> LoadedJob:
-        spec = await self.spec(claim.job_key)
-        calls = await self.calls(claim.job_key, superseded=False)
-        last = await self.rows(
-            select(func.max(chunk.c.seq)).where(chunk.c.job_key == claim.job_key)
-        )
-        # The fence comes last: while it holds, nobody else could write what was read before it.
-        if not await self.rows(select(job.c.key).where(*held(claim))):
+        rows = await self.rows(LOAD, fence(claim))
+        if not rows:
             raise lost(claim)
-        return LoadedJob(spec, tuple(calls), 0 if last[0][0] is None else last[0][0] + 1)
+        spec = JobSpec.from_json(
+            rows[0].id, json.loads(rows[0].shape), json.loads(rows[0].settings)
+        )
+        last_seq = rows[0].last_seq
+        if not rows[0].begun:
+            return LoadedJob(spec, (), 0 if last_seq is None else last_seq + 1)
+        calls = await self.calls(claim.job_key, superseded=False)
+        # Once more: while the fence holds, nobody else could write what was read before it.
+        if not await self.rows(HOLDS, fence(claim)):
+            raise lost(claim)
+        return LoadedJob(spec, tuple(calls), 0 if last_seq is None else last_seq + 1)
 
     async def calls(self, job_key: int, *, superseded: bool) -> list[SavedCall]:
         statement = select(call).where(call.c.job_key == job_key).order_by(call.c.key)
@@ -318,25 +344,45 @@ def worker_row(row: Row[Any], alive: bool | None) -> WorkerRow:
     return WorkerRow(row.id, row.host, row.pid, row.started_ms, row.lease_until_ms, alive)
 
 
-def _with_totals(page: Select[Any]) -> Select[Any]:
-    """Jobs of a page with their batch's name, their settings, and the sums of their calls."""
-    jobs = page.subquery()
+def _with_totals(jobs: Select[Any]) -> Select[Any]:
+    """Jobs with their batch's name, their settings, and the sums of their calls."""
+    page = jobs.cte("page")
     ended = call.c.ended_ms.is_not(None)
-    sums = [func.coalesce(func.sum(c).filter(ended), 0).label(c.name) for c in _CALL_USAGE]
+    totals = (
+        select(
+            call.c.job_key,
+            func.count().label("calls"),
+            *(
+                func.coalesce(func.sum(c).filter(ended), 0).label(c.name)
+                for c in usage_columns(call)
+            ),
+        )
+        .where(call.c.job_key.in_(select(page.c.key)))
+        .group_by(call.c.job_key)
+        .cte("totals")
+    )
+    sums = ("calls", *(column.name for column in usage_columns(call)))
     return (
         select(
-            jobs,
+            page,
             batch.c.name.label("batch_name"),
             job_spec.c.settings,
-            func.count(call.c.key).label("calls"),
-            *sums,
-            func.coalesce(func.max(call.c.usage_estimated), 0).label("usage_estimated"),
+            *(func.coalesce(totals.c[name], 0).label(name) for name in sums),
         )
-        .join(batch, batch.c.key == jobs.c.batch_key)
-        .join(job_spec, job_spec.c.job_key == jobs.c.key)
-        .outerjoin(call, call.c.job_key == jobs.c.key)
-        .group_by(jobs.c.key)
-        .order_by(jobs.c.key)
+        .join(batch, batch.c.key == page.c.batch_key)
+        .join(job_spec, job_spec.c.job_key == page.c.key)
+        .outerjoin(totals, totals.c.job_key == page.c.key)
+        .order_by(page.c.key)
+    )
+
+
+def _usage_of(row: Row[Any]) -> Usage:
+    return Usage(
+        input_tokens=row.input_tokens,
+        cache_creation_input_tokens=row.cache_creation_input_tokens,
+        cache_read_input_tokens=row.cache_read_input_tokens,
+        output_tokens=row.output_tokens,
+        estimated=bool(row.usage_estimated),
     )
 
 
@@ -358,7 +404,7 @@ def _job_row(row: Row[Any]) -> JobRow:
         created_ms=row.created_ms,
         updated_ms=row.updated_ms,
         calls=row.calls,
-        usage=usage_of(row),
+        usage=_usage_of(row),
         metadata=json.loads(row.settings)["metadata"],
     )
 
@@ -370,7 +416,7 @@ def _saved_call(row: Row[Any], text: str) -> SavedCall:
             stop_reason=row.stop_reason,
             stop_sequence=row.stop_sequence,
             stop_details=None if row.stop_details is None else json.loads(row.stop_details),
-            usage=usage_of(row),
+            usage=_usage_of(row),
             request_id=row.request_id,
             error=row.error,
         )

@@ -60,6 +60,11 @@ def one_of(column: str, kind: type[StrEnum], *, optional: bool = False) -> Check
     return CheckConstraint(f"{column} IS NULL OR {inside}" if optional else inside)
 
 
+def usage_columns(table: Table) -> list[Column[int]]:
+    """The token columns of `batch` or `call`, `usage_estimated` last."""
+    return [table.c[column.name] for column in _usage()]
+
+
 def state_in(states: Iterable[State]) -> ColumnElement[bool]:
     """The SQL guard "the job is in one of these states"."""
     wanted = frozenset(states)
@@ -71,7 +76,7 @@ def state_in(states: Iterable[State]) -> ColumnElement[bool]:
     return job.c.state.in_(members)
 
 
-def _usage_columns() -> list[Column[int]]:
+def _usage() -> list[Column[int]]:
     return [
         Column("input_tokens", Whole, nullable=False, server_default=text("0"),
                comment="input tokens that were neither written to nor read from the prompt cache"),
@@ -96,7 +101,7 @@ batch = Table(
     Column("pause_reason", Text, comment="the same in words for the reader"),
     Column("created_ms", Whole, nullable=False, comment="when it was first submitted"),
     Column("calls", Whole, nullable=False, server_default=text("0"), comment="calls of all its jobs that ended; kept, like the four token sums"),
-    *_usage_columns(),
+    *_usage(),
     one_of("paused", PauseCause, optional=True),
     sqlite_strict=True,
     comment="The jobs of one job file, under one name",
@@ -181,7 +186,7 @@ call = Table(
     Column("stop_details", Text, comment="the API's details of a refusal, as JSON"),
     Column("request_id", Text, comment="the API's name for the request"),
     Column("error", Text, comment="what broke it, in words"),
-    *_usage_columns(),
+    *_usage(),
     one_of("strategy", Strategy, optional=True),
     one_of("verdict", Verdict, optional=True),
     CheckConstraint("number >= 1 AND resume_at >= 0"),

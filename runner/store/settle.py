@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
-from sqlalchemy import Connection, literal_column, null, update
+from sqlalchemy import Connection, bindparam, null, update
 
 from runner.jobs.call import CallOutcome
 from runner.jobs.states import State, allowed_before
-from runner.store.calls import break_open_call, close, held, lost
+from runner.store.calls import HELD, break_open_call, close, fence, lost
 from runner.store.engine import storable
 from runner.store.records import Claim, Settlement
 from runner.store.schema import WAITING, job
+
+SETTLE: Final = (
+    update(job)
+    .where(*HELD)
+    .values(
+        state=bindparam("to_state", type_=job.c.state.type),
+        worker_id=null(),
+        attempt=job.c.attempt * bindparam("kept_attempts") + bindparam("new_attempts"),
+        finish=bindparam("to_finish", type_=job.c.finish.type),
+        error=bindparam("because", type_=job.c.error.type),
+        scheduled_ms=bindparam("due_ms", type_=job.c.scheduled_ms.type),
+        finalized_ms=bindparam("final_ms", type_=job.c.finalized_ms.type),
+        updated_ms=bindparam("now_ms", type_=job.c.updated_ms.type),
+    )
+)
 
 
 def check(settlement: Settlement) -> None:
@@ -44,31 +59,24 @@ def settle(
         ended: key and outcome of the call that ends in the same moment.
     """
     state = settlement.state
-    attempt: Any = literal_column("0") if settlement.reset_attempt else job.c.attempt
-    if state is State.RETRYABLE:
-        attempt = attempt + literal_column("1")
     given_back = connection.execute(
-        update(job)
-        .where(*held(claim))
-        .values(
-            state=state,
-            worker_id=null(),
-            attempt=attempt,
-            finish=settlement.finish,
-            error=settlement.error and storable(settlement.error),
-            scheduled_ms=now_ms + settlement.delay_ms if state in WAITING else None,
-            finalized_ms=now_ms if state.final else None,
-            updated_ms=now_ms,
-        )
+        SETTLE,
+        {
+            **fence(claim),
+            "to_state": state,
+            "kept_attempts": int(not settlement.reset_attempt),
+            "new_attempts": int(state is State.RETRYABLE),
+            "to_finish": settlement.finish,
+            "because": settlement.error and storable(settlement.error),
+            "due_ms": now_ms + settlement.delay_ms if state in WAITING else None,
+            "final_ms": now_ms if state.final else None,
+            "now_ms": now_ms,
+        },
     )
     if given_back.rowcount == 0:
         raise lost(claim)
+    batch_key, job_key = claim.batch_key, claim.job_key
     if ended is not None:
-        close(connection, claim, *ended, now_ms)
-    break_open_call(
-        connection,
-        claim.batch_key,
-        claim.job_key,
-        now_ms,
-        settlement.error or "the call was given up before it ended",
-    )
+        close(connection, batch_key, job_key, *ended, now_ms)
+    error = settlement.error or "the call was given up before it ended"
+    break_open_call(connection, batch_key, job_key, now_ms, error)

@@ -439,7 +439,7 @@ class Store:
 
     async def data_version(self) -> int:
         """A number that changes when anybody committed something; cheap enough to poll."""
-        return await self._reader.data_version()
+        return self._reader.data_version()
 
     async def check(self) -> list[str]:
         """What is wrong with the database; empty is well. Reads all of it."""

@@ -109,6 +109,5 @@ def run(
         text, outcome = api.answer(loop.request(step))
         for piece in pieces(text):
             loop.feed(piece)
-        loop.flush()
         loop.end(outcome)
     return step

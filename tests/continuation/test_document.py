@@ -94,7 +94,7 @@ def test_blank(blank):
 @given(st.text(max_size=30), st.data())
 def test_intake_puts_split_characters_together(text, data):
     pieces, cuts = units(text), Intake()
-    assert "".join(map(cuts.feed, pieces)) + cuts.flush() == text.replace("\0", "\ufffd")
+    assert "".join(map(cuts.feed, pieces)) + cuts.end(cut=True) == text.replace("\0", "\ufffd")
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,6 @@ def test_intake_puts_split_characters_together(text, data):
 )
 def test_intake_marks_what_cannot_be_saved(pieces, saved):
     intake = Intake()
-    text = "".join(map(intake.feed, pieces)) + intake.flush()
+    text = "".join(map(intake.feed, pieces)) + intake.end(cut=True)
     assert text == saved
     text.encode()

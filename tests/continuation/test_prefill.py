@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from runner.continuation.document import fold
 from runner.continuation.loop import ContinuationLoop
-from runner.continuation.steps import CannotContinue, Finished, PastCall, Send
+from runner.continuation.steps import Finished, PastCall, Send
 from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.jobs.spec import ContinuationSpec
 from runner.jobs.states import Finish
@@ -117,7 +117,8 @@ def test_interrupted_anywhere_it_goes_on_from_what_was_saved(document, sizes, da
         dies = len(past) < 40 and data.draw(st.booleans(), "dies")
         if dies:
             text = text[: data.draw(st.integers(0, len(text)), "saved")]
-        saved = "".join(loop.feed(piece) for piece in units(text)) + loop.flush()
+        saved = "".join(loop.feed(piece) for piece in units(text))
+        saved += loop.end(CallOutcome(None) if dies else outcome)
         past.append(PastCall(step.plan.resume_at, saved, None if dies else outcome))
     assert isinstance(step, Finished)
     if step.finish is not Finish.STALLED:
@@ -157,14 +158,15 @@ def test_a_seam_is_exact_and_a_first_call_has_none():
     loop = ContinuationLoop(job(max_tokens=100), TRAITS)
     first = loop.next_step()
     assert isinstance(first, Send)
-    assert (first.plan.strategy, first.plan.verdict, first.plan.resume_at) == (None, None, 0)
     loop.begin(first)
+    assert (first.plan.strategy, loop.verdict, first.plan.resume_at) == (None, None, 0)
     loop.feed("abc ")
     loop.end(CallOutcome("max_tokens"))
     second = loop.next_step()
     assert isinstance(second, Send)
+    loop.begin(second)
     plan = second.plan
-    assert (plan.strategy, plan.verdict, plan.resume_at) == (Strategy.PREFILL, Verdict.EXACT, 3)
+    assert (plan.strategy, loop.verdict, plan.resume_at) == (Strategy.PREFILL, Verdict.EXACT, 3)
 
 
 def test_a_text_of_white_space_only_is_never_sent():
@@ -180,15 +182,3 @@ def test_a_stop_sequence_over_a_seam_is_found():
     loop = ContinuationLoop(job(max_tokens=100, stop_sequences=("</end>",)), TRAITS)
     assert run(loop, api) == Finished(Finish.STOP_SEQUENCE)
     assert loop.document.text == "Body"
-
-
-def test_models_and_requests_that_refuse_prefill_are_told_so():
-    no_prefill = type(TRAITS)(prefill=False, max_output_tokens=128_000, context_window=1_000_000)
-    for spec, traits, word in [
-        (job(max_tokens=5), no_prefill, "does not take a prefill"),
-        (job(max_tokens=5, thinking={"type": "enabled"}), TRAITS, "thinking is enabled"),
-    ]:
-        loop = ContinuationLoop(spec, traits)
-        step = run(loop, StrictApi("A long text", lambda *_: 5))
-        assert isinstance(step, CannotContinue)
-        assert word in step.reason

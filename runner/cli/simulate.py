@@ -1,0 +1,162 @@
+"""`runner simulate`: serve the simulated Messages API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import click
+
+from runner.simulator import FaultKind, Simulator, SimulatorOptions
+
+_FAULTS = ", ".join(FaultKind)
+
+
+def _pairs(
+    _context: click.Context, option: click.Parameter, words: tuple[str, ...]
+) -> dict[str, str]:
+    """Read `NAME=VALUE` words."""
+    pairs = {}
+    for word in words:
+        name, separator, value = word.partition("=")
+        if not separator:
+            raise click.BadParameter(f"{word!r} lacks a `=`.", param=option)
+        pairs[name] = value
+    return pairs
+
+
+def _probabilities(
+    context: click.Context, option: click.Parameter, words: tuple[str, ...]
+) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in _pairs(context, option, words).items()}
+    except ValueError as error:
+        raise click.BadParameter("a probability is a number from 0 to 1.", param=option) from error
+
+
+def _script(
+    context: click.Context, option: click.Parameter, words: tuple[str, ...]
+) -> dict[int, str]:
+    try:
+        return {int(name): value for name, value in _pairs(context, option, words).items()}
+    except ValueError as error:
+        raise click.BadParameter("a request is named by its number.", param=option) from error
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port; 0 takes a free one.")
+@click.option("--seed", type=int, default=0, help="Other documents, other faults.")
+@click.option("--require-key", metavar="KEY", help="Accept this key only (default: any).")
+@click.option(
+    "--tokens-per-second",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Speed of each stream; 0: as fast as possible.",
+)
+@click.option(
+    "--first-token-seconds", type=click.FloatRange(0), default=0.0, help="Time to the first token."
+)
+@click.option(
+    "--tokens-per-event", type=click.IntRange(1), default=1, help="Tokens in a text delta."
+)
+@click.option(
+    "--document-tokens",
+    type=(click.IntRange(1), click.IntRange(1)),
+    metavar="LEAST MOST",
+    default=(600, 3000),
+    show_default=True,
+    help="Length where the prompt wishes for none.",
+)
+@click.option("--tear-characters", is_flag=True, help="Let cuts fall within a character.")
+@click.option(
+    "--context-window",
+    type=click.IntRange(0),
+    default=0,
+    help="Make context windows this small (tokens).",
+)
+@click.option("--rpm", type=click.IntRange(0), default=0, help="Requests a minute; 0: no limit.")
+@click.option("--itpm", type=click.IntRange(0), default=0, help="Input tokens a minute.")
+@click.option("--otpm", type=click.IntRange(0), default=0, help="Output tokens a minute.")
+@click.option(
+    "--burst-seconds",
+    type=click.FloatRange(1, 60),
+    default=60.0,
+    help="Seconds' worth of a limit that may be used at once.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND=PROBABILITY",
+    callback=_probabilities,
+    help=f"A fault by chance; may be repeated. Kinds: {_FAULTS}.",
+)
+@click.option(
+    "--fault-at",
+    "script",
+    multiple=True,
+    metavar="N=KIND[:NUMBER]",
+    callback=_script,
+    help="A fault for the N-th request for a message.",
+)
+@click.option(
+    "--retry-after-seconds", type=click.IntRange(0), default=1, help="What 429 faults say."
+)
+@click.option(
+    "--slow-start-seconds", type=click.FloatRange(0), default=5.0, help="How slow a slow start is."
+)
+def simulate(
+    port: int,
+    seed: int,
+    require_key: str | None,
+    tokens_per_second: float,
+    first_token_seconds: float,
+    tokens_per_event: int,
+    document_tokens: tuple[int, int],
+    tear_characters: bool,
+    context_window: int,
+    rpm: int,
+    itpm: int,
+    otpm: int,
+    burst_seconds: float,
+    faults: dict[str, float],
+    script: dict[int, str],
+    retry_after_seconds: int,
+    slow_start_seconds: float,
+) -> None:
+    """Serve a simulated Messages API on this machine, until Ctrl-C.
+
+    Prints its address as soon as it listens; `GET /books` tells what it has done.
+    """
+    options = SimulatorOptions(
+        port=port,
+        seed=seed,
+        api_key=require_key,
+        tokens_per_second=tokens_per_second,
+        first_token_s=first_token_seconds,
+        tokens_per_event=tokens_per_event,
+        document_tokens=document_tokens,
+        tear_characters=tear_characters,
+        context_window_tokens=context_window,
+        requests_per_minute=rpm,
+        input_tokens_per_minute=itpm,
+        output_tokens_per_minute=otpm,
+        burst_s=burst_seconds,
+        faults=faults,
+        fault_script=script,
+        retry_after_s=retry_after_seconds,
+        slow_start_s=slow_start_seconds,
+    )
+    asyncio.run(_serve(options))
+
+
+async def _serve(options: SimulatorOptions) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with Simulator(options) as simulator:
+        click.echo(simulator.base_url)
+        await stop.wait()
+        click.echo(json.dumps(simulator.books.as_dict(), ensure_ascii=False), err=True)

@@ -1,0 +1,266 @@
+"""Turns the plain fields of a job into a JobSpec, and reports all that is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from runner.jobs.call import Strategy
+from runner.jobs.conversation import check_messages, check_system
+from runner.jobs.keys import KNOWN, REFUSED_PARAMS, misspelt_field, unknown_key
+from runner.jobs.problems import Path, Report, quoted
+from runner.jobs.spec import ID_PATTERN, BatchLimits, ContinuationSpec, JobSpec, Json, Until
+
+# Generous bounds: they are there for slips of the keyboard, not to know better than the API.
+MAX_TOKENS = 1_000_000
+MAX_OUTPUT_TOKENS = 1_000_000_000
+MAX_CALLS = 100_000
+MAX_PRIORITY = 1_000_000
+MAX_CONCURRENCY = 1_000  # connections the client keeps
+MAX_ATTEMPTS = 1_000
+
+ID_RULE = "Use 1 to 64 of the letters a-z and A-Z, digits, _ and -."
+
+_MODEL = re.compile(r"[!-~]{1,256}")
+_DEFAULT_CONTINUATION = ContinuationSpec()
+_TOLD_ELSEWHERE = ("id", "prompt", "messages")  # what is wrong with these has words of its own
+_NO_JSON: Mapping[str, Json] = {}
+
+
+def check_id(value: Json, report: Report, path: Path) -> str | None:
+    """The id, when it is well-formed; otherwise the problem is reported."""
+    if not isinstance(value, str):
+        fix = "Put quotes around it." if isinstance(value, int | float) else ID_RULE
+        report(path, f"an id is a text, and this is {quoted(value)}", fix)
+    elif not ID_PATTERN.fullmatch(value):
+        what = f"{quoted(value)} cannot be an id" if value else "the id is empty"
+        if len(value) > 64:
+            what += f": it is {len(value)} characters long"
+        report(path, what, ID_RULE)
+    else:
+        return value
+    return None
+
+
+def check_keys(value: Mapping[str, Json], level: str, report: Report, path: Path = ()) -> None:
+    """Report every key that `level` does not have, with the one that was probably meant."""
+    known = KNOWN[level]
+    for key in value:
+        if key not in known:
+            message, fix = unknown_key(key, level)
+            report((*path, key), message, fix, on_key=True)
+
+
+def build_job(id: str | None, fields: Mapping[str, Json], report: Report) -> JobSpec | None:
+    """The job that `fields` describe, or None when anything is wrong with them.
+
+    Args:
+        id: None when the id was refused already; the other fields are checked all the same.
+        fields: the job's own keys and what it has from `defaults`; unknown keys are the caller's.
+    """
+    before = report.count
+    model: Json = fields.get("model")
+    if "model" not in fields:
+        report(("model",), "no model is named", "Write `model: …` here or under `defaults`.")
+    messages = _read_messages(fields, report)
+    known = check_fields(fields, report)
+    if report.count != before or id is None:
+        return None
+    params = fields.get("params")
+    metadata = fields.get("metadata")
+    system = fields.get("system")
+    return JobSpec(
+        id=id,
+        model=model,
+        messages=messages,
+        max_tokens=None if fields.get("max_tokens") == "auto" else fields.get("max_tokens"),
+        system=tuple(system) if isinstance(system, list) else system,
+        stop_sequences=tuple(fields.get("stop_sequences") or ()),
+        thinking=fields.get("thinking"),
+        output_config=fields.get("output_config"),
+        params=_NO_JSON if params is None else params,
+        continuation=known,
+        until=_until(fields.get("until")),
+        metadata=_NO_JSON if metadata is None else metadata,
+        priority=fields.get("priority") or 0,
+    )
+
+
+def check_fields(fields: Mapping[str, Json], report: Report) -> ContinuationSpec:
+    """Report what is wrong with the keys that jobs and `defaults` share.
+
+    A key whose value is nothing (`system:` with nothing after it) is refused: it was meant to
+    hold something.
+    """
+    continuation = _DEFAULT_CONTINUATION
+    for key, value in fields.items():
+        if value is None and key not in _TOLD_ELSEWHERE:
+            report((key,), "there is nothing after this key", "Give it a value or take it out.")
+        elif key == "model":
+            _check_model(value, report, (key,))
+        elif key == "max_tokens":
+            if value != "auto" or not isinstance(value, str):
+                _check_int(value, report, (key,), 1, MAX_TOKENS, or_else="`auto`")
+        elif key == "system":
+            check_system(value, report)
+        elif key == "stop_sequences":
+            _check_stop_sequences(value, report)
+        elif key in ("thinking", "output_config"):
+            _check_mapping(value, report, (key,))
+            if key == "thinking" and isinstance(value, Mapping) and not _is_text(value.get("type")):
+                report((key,), "the type is missing", "Write `thinking: {type: …}`.")
+        elif key == "metadata":
+            _check_mapping(value, report, (key,))
+        elif key == "priority":
+            _check_int(value, report, (key,), -MAX_PRIORITY, MAX_PRIORITY)
+        elif key == "params":
+            _check_params(value, report)
+        elif key == "continuation":
+            continuation = _read_continuation(value, report)
+        elif key == "until":
+            _check_until(value, report)
+    return continuation
+
+
+def read_limits(value: Json, report: Report) -> BatchLimits:
+    """The batch's limits; what is wrong is reported, by paths that begin with `limits`."""
+    path: Path = ("limits",)
+    if not _check_mapping(value, report, path):
+        return BatchLimits()
+    check_keys(value, "`limits`", report, path)
+    read: dict[str, Json] = {}
+    for key, most in (("concurrency", MAX_CONCURRENCY), ("max_attempts", MAX_ATTEMPTS)):
+        if key in value and _check_int(value[key], report, (*path, key), 1, most):
+            read[key] = value[key]
+    here = (*path, "concurrency_by_model")
+    by_model = value.get("concurrency_by_model", {})
+    if _check_mapping(by_model, report, here):
+        for model, number in by_model.items():
+            _check_model(model, report, (*here, model))
+            _check_int(number, report, (*here, model), 1, MAX_CONCURRENCY)
+        read["concurrency_by_model"] = dict(by_model)
+    return BatchLimits(**read)
+
+
+def _read_messages(fields: Mapping[str, Json], report: Report) -> tuple[Mapping[str, Json], ...]:
+    prompt, messages = fields.get("prompt"), fields.get("messages")
+    if "prompt" in fields and "messages" in fields:
+        report(("messages",), "both `prompt` and `messages` are here", "Keep one.", on_key=True)
+        return ()
+    if "messages" in fields:
+        check_messages(messages, report)
+        return tuple(messages) if isinstance(messages, list) else ()
+    if "prompt" not in fields:
+        report((), "the prompt is missing", "Write `prompt: …` or `messages: […]`.")
+    elif isinstance(prompt, str) and prompt and not prompt.isspace():
+        return ({"role": "user", "content": prompt},)
+    elif isinstance(prompt, str) or prompt is None:
+        report(("prompt",), "the prompt is empty", "Write what the document should be.")
+    else:
+        report(
+            ("prompt",),
+            f"a prompt is a text, and this is {quoted(prompt)}",
+            "Put quotes around it; for a conversation write `messages`.",
+        )
+    return ()
+
+
+def _check_model(value: Json, report: Report, path: Path) -> None:
+    if not isinstance(value, str) or not _MODEL.fullmatch(value):
+        report(path, f"{quoted(value)} is no model name", "Write one such as `claude-haiku-4-5`.")
+
+
+def _check_int(
+    value: Json, report: Report, path: Path, least: int, most: int, *, or_else: str = ""
+) -> bool:
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return True
+    either = f", or {or_else}" if or_else else ""
+    fix = f"Write a whole number from {least} to {most}{either}."
+    report(path, f"this is {quoted(value)}", fix)
+    return False
+
+
+def _check_mapping(value: Json, report: Report, path: Path) -> bool:
+    if isinstance(value, Mapping):
+        return True
+    report(path, f"this is {quoted(value)}", f"Write a mapping: `{path[-1]}: {{key: value}}`.")
+    return False
+
+
+def _check_stop_sequences(value: Json, report: Report) -> None:
+    path: Path = ("stop_sequences",)
+    if not isinstance(value, list):
+        report(path, f"this is {quoted(value)}", 'Write a list: `["…"]`.')
+        return
+    for index, text in enumerate(value):
+        if not _is_text(text):
+            report(
+                (*path, index),
+                f"a stop sequence is a text that is not blank, and this is {quoted(text)}",
+                "Correct it or take it out.",
+            )
+
+
+def _check_params(value: Json, report: Report) -> None:
+    path: Path = ("params",)
+    if _check_mapping(value, report, path):
+        for key in value:
+            if key in REFUSED_PARAMS:
+                why, fix = REFUSED_PARAMS[key]
+                report((*path, key), f"`{key}` cannot be passed on: {why}", fix, on_key=True)
+            elif near := misspelt_field(key):
+                what = f"the Messages API knows no field {quoted(key)}"
+                report((*path, key), what, f"Did you mean `{near}`?", on_key=True)
+
+
+def _read_continuation(value: Json, report: Report) -> ContinuationSpec:
+    path: Path = ("continuation",)
+    if not _check_mapping(value, report, path):
+        return _DEFAULT_CONTINUATION
+    before = report.count
+    check_keys(value, "`continuation`", report, path)
+    strategy = value.get("strategy", "auto")
+    if strategy == "turn":
+        report(
+            (*path, "strategy"),
+            "this version continues documents by prefill only",
+            "Write `auto` and a model that takes prefill, such as claude-haiku-4-5.",
+        )
+    elif strategy not in ("auto", "prefill"):
+        report((*path, "strategy"), f"this is {quoted(strategy)}", "Write `auto` or `prefill`.")
+    for key, most in (("max_calls", MAX_CALLS), ("max_output_tokens", MAX_OUTPUT_TOKENS)):
+        if key in value:
+            _check_int(value[key], report, (*path, key), 1, most)
+    if report.count != before:
+        return _DEFAULT_CONTINUATION
+    return ContinuationSpec(
+        strategy=Strategy.PREFILL if strategy == "prefill" else None,
+        max_calls=value.get("max_calls", _DEFAULT_CONTINUATION.max_calls),
+        max_output_tokens=value.get("max_output_tokens"),
+    )
+
+
+def _check_until(value: Json, report: Report) -> None:
+    path: Path = ("until",)
+    write = 'Write `until: {contains: "…"}`.'
+    if not isinstance(value, Mapping):
+        report(path, f"this is {quoted(value)}", write)
+        return
+    before = report.count
+    check_keys(value, "`until`", report, path)
+    if report.count == before and not _is_text(value.get("contains")):
+        missing = "contains" not in value
+        report(
+            path if missing else (*path, "contains"),
+            "`contains` is missing" if missing else "a text to wait for is needed, not blank",
+            write,
+        )
+
+
+def _until(value: Json) -> Until | None:
+    return None if value is None else Until(value["contains"])
+
+
+def _is_text(value: Json) -> bool:
+    return isinstance(value, str) and bool(value) and not value.isspace()

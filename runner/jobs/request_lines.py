@@ -1,0 +1,143 @@
+"""The JSONL form of a job file: Message Batches requests, one a line.
+
+Source of the form: Message Batches API documentation, create a Message Batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from runner.jobs.fields import build_job, check_id, check_keys
+from runner.jobs.files import Line, read_lines
+from runner.jobs.json_rows import BadJson, node_of, parse_line
+from runner.jobs.nodes import find_nearest
+from runner.jobs.problems import Path, Problem, Problems, Report, dotted, quoted
+from runner.jobs.spec import BatchLimits, JobSpec, Json
+
+_FIELDS = frozenset(
+    {"model", "max_tokens", "messages", "system", "stop_sequences", "thinking", "output_config"}
+)
+_FORM = 'Write `{"custom_id": "…", "params": {"model": …, "messages": …}}`.'
+
+
+class LineReport(Report):
+    """Reports by the places within the line that is being read.
+
+    Fields are reported by their names in a job; in the line they all stand under `params`.
+    """
+
+    def __init__(self, problems: Problems, file: str) -> None:
+        super().__init__()
+        self._problems = problems
+        self._file = file
+        self.line = Line(0, "")
+
+    def place(self, path: Path, message: str, fix: str, on_key: bool) -> None:
+        if path[:1] not in (("custom_id",), ("params",)):
+            path = ("params", *path)
+        self._add(path, message, fix, on_key)
+
+    def top(self, path: Path, message: str, fix: str, *, on_key: bool = False) -> None:
+        """Report on the request itself rather than on what stands in its `params`."""
+        self.count += 1
+        self._add(path, message, fix, on_key)
+
+    def bad_line(self, bad: BadJson) -> None:
+        self.count += 1
+        self._problems.add(
+            Problem(self._file, self.line.number, bad.column, "", bad.message, bad.fix)
+        )
+
+    def where(self, path: Path) -> str:  # noqa: ARG002 - a line is place enough
+        return f"line {self.line.number}"
+
+    def _add(self, path: Path, message: str, fix: str, on_key: bool) -> None:
+        place = find_nearest(node_of(self.line), path, on_key=on_key)
+        self._problems.add(
+            Problem(self._file, place.line, place.column, dotted(path), message, fix)
+        )
+
+
+class _TopReport(Report):
+    def __init__(self, lines: LineReport) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def place(self, path: Path, message: str, fix: str, on_key: bool) -> None:
+        self._lines.top(path, message, fix, on_key=on_key)
+
+
+class RequestLines:
+    """A JSONL job file. It has no head: name and limits are the defaults."""
+
+    batch = None
+    limits = BatchLimits()
+
+    def __init__(self, path: FilePath) -> None:
+        self._path = path
+        self.warnings: list[str] = []
+
+    def walk(self, problems: Problems) -> Iterator[tuple[str | None, JobSpec | None, LineReport]]:
+        """Every job of the file in order; what is wrong with one goes to `problems`.
+
+        Raises:
+            Unreadable: the file cannot be read as text.
+        """
+        file = str(self._path)
+        report = LineReport(problems, file)
+        top = _TopReport(report)
+        empty = True
+        for line in read_lines(self._path):
+            if not line.text or line.text.isspace():
+                continue
+            empty = False
+            report.line = line
+            try:
+                request = parse_line(line)
+            except BadJson as bad:
+                report.bad_line(bad)
+                yield None, None, report
+                continue
+            job_id, fields = _read_request(request, report, top)
+            if fields is None:
+                yield job_id, None, report
+            else:
+                yield job_id, build_job(job_id, fields, report), report
+        if empty:
+            problems.add(Problem(file, 1, 1, "", "the file is empty", _FORM))
+
+
+def _read_request(
+    request: Any, report: LineReport, top: Report
+) -> tuple[str | None, Mapping[str, Json] | None]:
+    if not isinstance(request, dict):
+        report.top((), f"this is {quoted(request)}, not a request", _FORM)
+        return None, None
+    if "prompt" in request and "params" not in request:
+        report.top(
+            (),
+            "this is not a Message Batches request",
+            f"{_FORM} For jobs of one shape, write a YAML job file with `foreach` over this file.",
+        )
+        return None, None
+    if len(request) != 2:
+        check_keys(request, "a request", top)
+    job_id = None
+    if "custom_id" in request:
+        job_id = check_id(request["custom_id"], top, ("custom_id",))
+    else:
+        report.top(("custom_id",), "the custom_id is missing", _FORM)
+    params = request.get("params")
+    if not isinstance(params, dict):
+        what = f"this is {quoted(params)}" if "params" in request else "the params are missing"
+        report.top(("params",), what, _FORM)
+        return job_id, None
+    fields = {key: value for key, value in params.items() if key in _FIELDS}
+    if len(fields) != len(params):
+        further = {key: value for key, value in params.items() if key not in _FIELDS}
+        if further.get("stream") is False:
+            del further["stream"]
+        fields["params"] = further
+    return job_id, fields
