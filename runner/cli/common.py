@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -66,7 +65,9 @@ async def reading(database: str) -> AsyncIterator[Store]:
 
 def print_json(value: Any) -> None:
     """One JSON value as a line on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    from runner.output.document import json_line
+
+    click.echo(json_line(value).encode(errors="replace"))
 
 
 def message(text: str) -> None:

@@ -51,7 +51,9 @@ def yaml(name, text, line, column, *says, total=1):
 
 def job(name, text, line, column, *says, total=1, files=None):
     """One job (or several) under a sound head. Its first line is line 4."""
-    return BadInput(name, {"jobs.yaml": HEAD + text.encode(), **(files or {})}, line, column, says, total)
+    return BadInput(
+        name, {"jobs.yaml": HEAD + text.encode(), **(files or {})}, line, column, says, total
+    )
 
 
 def lines(name, text, line, column, *says, total=1):
@@ -63,7 +65,9 @@ def lines(name, text, line, column, *says, total=1):
 def rows(name, template, file, data, line, column, *says, total=1, at=None):
     """A job with `foreach` over one file. The job begins on line 4."""
     text = f"- id: 'a-{{{{ x }}}}'\n  foreach: {file}\n  prompt: {template!r}\n"
-    return BadInput(name, {"jobs.yaml": HEAD + text.encode(), file: data}, line, column, says, total, at)
+    return BadInput(
+        name, {"jobs.yaml": HEAD + text.encode(), file: data}, line, column, says, total, at
+    )
 
 
 REQUEST = '{"custom_id": "a", "params": {"model": "m", "messages": [{"role": "user", "content": "x"}]%s}}\n'
