@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,12 +65,15 @@ async def reading(database: str) -> AsyncIterator[Store]:
 
 def print_json(value: Any) -> None:
     """One JSON value as a line on stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+    from runner.output.document import json_line
+
+    click.echo(json_line(value).encode(errors="replace"))
 
 
 def message(text: str) -> None:
     """A line on stderr, for the reader and not for the next program."""
-    click.echo(text, err=True)
+    with suppress(OSError):  # a terminal that was closed is no reason to stop working
+        click.echo(text, err=True)
 
 
 def colour(stream: Any = None) -> bool:

@@ -6,8 +6,8 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -26,7 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("runner.cli.show:show", "Show one job: its calls, seams and tokens."),
     "tail": ("runner.cli.tail:tail", "Print the end of a job's text, also as it is written."),
     "export": ("runner.cli.export:export", "Write documents to files."),
-    "simulate": ("runner.cli.simulate:simulate", "Serve the simulated Messages API."),
+    "simulate": (
+        "runner.cli.simulate:simulate",
+        "Serve a simulated Messages API on this machine, until Ctrl-C.",
+    ),
     "db": ("runner.cli.db:db", "Look after the database."),
     "doctor": (
         "runner.cli.doctor:doctor",
@@ -54,25 +57,35 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
+<<<<<<< HEAD
     def main(  # type: ignore[override]  # a process that ends needs no click's other mode
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
+=======
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            return _reader_went_away()
+        return status
+
+    def main(self, *args: Any, **options: Any) -> Any:
+>>>>>>> d6f4697e0553e0980375e5e19265c6ada9173e63
         """Run a command and end the process with its exit status.
 
         A command returns its status, or None for 0. Errors raised on purpose are printed without a
         traceback; anything else is a bug of ours and shows one.
         """
-        extra["standalone_mode"] = False
+        options["standalone_mode"] = False  # else click would print and exit by its own rules
+        options.setdefault("prog_name", "runner")
         try:
-            status = super().main(args, prog_name or "runner", **extra) or 0
-            sys.stdout.flush()
+            status = super().main(*args, **options) or 0
         except click.ClickException as error:
             error.show()
             status = error.exit_code
         except (click.Abort, KeyboardInterrupt):
             status = INTERRUPTED
-        except BrokenPipeError:
-            status = _reader_went_away()
         except Exception as error:
             errors = list(_leaves(error))
             if not all(isinstance(leaf, RunnerError) for leaf in errors):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,15 @@ async def read_document(store: Store, job: JobRow) -> ReadDocument:
 
 def _moment(job: JobRow) -> tuple[object, ...]:
     return job.key, job.state, job.finish, job.claim, job.updated_ms
+
+
+# Many programs that read lines take these for line ends; JSON may write them as escapes.
+_LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON on one line, by anyone's idea of a line; without the line end."""
+    return json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS)
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import anyio.to_thread
 
 from runner.jobs.states import FINAL, State
 from runner.output.batches import known_batches
-from runner.output.document import ReadDocument, document_json, read_document
+from runner.output.document import ReadDocument, document_json, json_line, read_document
 from runner.output.endings import Standing, standing
 from runner.output.folder import Folder
 from runner.output.names import Names
@@ -172,7 +171,7 @@ class _Lines:
 
     def write(self, document: ReadDocument) -> None:
         file = self._files.get(document.complete) or self._open(document.complete)
-        line = json.dumps(document_json(document, with_text=True), ensure_ascii=False)
+        line = json_line(document_json(document, with_text=True))
         file.write(_encoded(line + "\n"))
 
     def finish(self) -> None:
