@@ -11,6 +11,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "real-model.md"
 def block(kind: str, name: str) -> str:
     """The fenced block that follows the comment `<!-- kind: name -->`."""
     marker = re.escape(f"<!-- {kind}: {name} -->")
-    found = re.search(rf"{marker}\n```\w+\n(.*?)^```$", PAGE.read_text(), re.S | re.M)
+    found = re.search(rf"{marker}\n```\w+\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     assert found, f"{PAGE.name} has no block {kind}: {name}"
     return found[1]

@@ -79,9 +79,9 @@ def folder(llama_server: str, tmp_path: Path) -> Callable[[dict[str, str]], Fold
                 "continuation": {"strategy": "prefill", "max_output_tokens": DOCUMENT_TOKENS},
             },
             "limits": {"concurrency": 1},
-            "jobs": [{"id": id, "prompt": prompt} for id, prompt in prompts.items()],
+            "jobs": [{"id": name, "prompt": prompt} for name, prompt in prompts.items()],
         }
-        (tmp_path / "jobs.yaml").write_text(json.dumps(job_file))  # JSON is YAML
+        (tmp_path / "jobs.yaml").write_text(json.dumps(job_file, ensure_ascii=False), "utf-8")
         return Folder(tmp_path, environment(llama_server))
 
     return make
@@ -130,9 +130,9 @@ def test_continued_documents_are_what_one_call_gives(
     run = here.run("run", "jobs.yaml")
     documents = here.documents()
     assert documents.keys() == PROMPTS.keys(), run.stderr
-    for id, prompt in PROMPTS.items():
-        assert len(documents[id]["calls"]) >= DOCUMENT_TOKENS // CALL_TOKENS, id
-        assert_is_of_one_call(documents[id], llama_server, prompt)
+    for name, prompt in PROMPTS.items():
+        assert len(documents[name]["calls"]) >= DOCUMENT_TOKENS // CALL_TOKENS, name
+        assert_is_of_one_call(documents[name], llama_server, prompt)
 
 
 def test_kill_9_in_mid_stream_does_not_change_the_text(
