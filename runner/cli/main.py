@@ -57,11 +57,6 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
-<<<<<<< HEAD
-    def main(  # type: ignore[override]  # a process that ends needs no click's other mode
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
-    ) -> NoReturn:
-=======
     def invoke(self, ctx: click.Context) -> Any:
         try:
             status = super().invoke(ctx)
@@ -71,7 +66,6 @@ class Commands(click.Group):
         return status
 
     def main(self, *args: Any, **options: Any) -> Any:
->>>>>>> d6f4697e0553e0980375e5e19265c6ada9173e63
         """Run a command and end the process with its exit status.
 
         A command returns its status, or None for 0. Errors raised on purpose are printed without a
