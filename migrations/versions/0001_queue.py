@@ -122,6 +122,7 @@ def upgrade() -> None:
         sa.Column("max_tokens", sa.Integer, nullable=False),
         sa.Column("model", sa.Text, nullable=False),
         sa.Column("verdict", sa.Text),
+        sa.Column("rejected", sa.Text),
         sa.Column("superseded", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("started_ms", Whole, nullable=False),
         sa.Column("ended_ms", Whole),

@@ -54,6 +54,9 @@ class CallOutcome:
         stop_details: the API's category and explanation of a refusal.
         request_id: the API's name for the request, for its support.
         error: what broke the call, in words for a reader; None where nothing did.
+        verdict: what is known of the seam; None where there is none, or nothing is known.
+        rejected: the text of a reply that did not go on with the document, kept for the curious;
+            it never enters the document.
     """
 
     stop_reason: str | None
@@ -62,6 +65,8 @@ class CallOutcome:
     usage: Usage = Usage()
     request_id: str | None = None
     error: str | None = None
+    verdict: Verdict | None = None
+    rejected: str | None = None
 
 
 # English prose comes to about four characters a token.

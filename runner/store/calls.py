@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, bindparam, func, literal_column, select, update
+from sqlalchemy import Connection, Text, bindparam, exists, func, literal_column, select, update
 
 from runner.errors import ClaimLost, StoreError
-from runner.jobs.call import CallOutcome, Usage, estimate_tokens
+from runner.jobs.call import CallOutcome, Usage, Verdict, estimate_tokens
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
 from runner.store.engine import driver, storable
@@ -25,7 +25,7 @@ HELD: Final = (
 )
 HOLDS: Final = select(job.c.key).where(*HELD)
 
-_BEGUN = ("number", "strategy", "resume_at", "max_tokens", "model", "verdict", "started_ms")
+_BEGUN = ("number", "strategy", "resume_at", "max_tokens", "model", "started_ms")
 BEGIN: Final = (
     call.insert()
     .from_select(
@@ -70,10 +70,19 @@ END: Final = (
                 "stop_details",
                 "request_id",
                 "error",
+                "rejected",
                 *(column.name for column in usage_columns(call)),
             )
         }
+        # A verdict that was written while the call ran stays where its end knows of none.
+        | {"verdict": func.coalesce(bindparam("call_verdict", type_=Text), call.c.verdict)}
     )
+)
+# The seam is judged while the answer streams; a crash right after must not lose the verdict.
+JUDGE: Final = (
+    update(call)
+    .where(call.c.key == bindparam("call_key"), call.c.ended_ms.is_(None), exists(HOLDS))
+    .values(verdict=bindparam("call_verdict", type_=Text))
 )
 ADD_USAGE: Final = (
     update(batch)
@@ -118,7 +127,6 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_resume_at": start.resume_at,
             "call_max_tokens": start.max_tokens,
             "call_model": start.model,
-            "call_verdict": start.verdict,
             "call_started_ms": now_ms,
         },
     ).all()
@@ -138,6 +146,13 @@ def save(connection: Connection, claim: Claim, call_key: int, seq: int, text: st
         raise lost(claim)
     if not present[0]:
         raise StoreError(f"job '{claim.job_id}' saved two different texts under number {seq}.")
+
+
+def judge(connection: Connection, claim: Claim, call_key: int, verdict: Verdict) -> None:
+    """Write down what was found of the open call's seam."""
+    values = {**fence(claim), "call_key": call_key, "call_verdict": verdict}
+    if connection.execute(JUDGE, values).rowcount == 0:
+        raise lost(claim)
 
 
 def end(
@@ -169,6 +184,8 @@ def close(
         "call_stop_details": None if details is None else storable(canonical_json(details)),
         "call_request_id": outcome.request_id and storable(outcome.request_id),
         "call_error": outcome.error and storable(outcome.error),
+        "call_rejected": outcome.rejected and storable(outcome.rejected),
+        "call_verdict": outcome.verdict,
         "call_input_tokens": usage.input_tokens,
         "call_cache_creation_input_tokens": usage.cache_creation_input_tokens,
         "call_cache_read_input_tokens": usage.cache_read_input_tokens,

@@ -419,6 +419,8 @@ def _saved_call(row: Row[Any], text: str) -> SavedCall:
             usage=_usage_of(row),
             request_id=row.request_id,
             error=row.error,
+            verdict=None if row.verdict is None else Verdict(row.verdict),
+            rejected=row.rejected,
         )
     return SavedCall(
         key=row.key,

@@ -70,7 +70,6 @@ class CallStart:
     resume_at: int  # characters of the document that stay; this call's text attaches there
     max_tokens: int
     model: str
-    verdict: Verdict | None  # None: no seam
 
 
 @dataclass(frozen=True, slots=True)

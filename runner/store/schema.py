@@ -178,6 +178,7 @@ call = Table(
     Column("max_tokens", Integer, nullable=False, comment="output tokens asked for at most"),
     Column("model", Text, nullable=False, comment="the model asked"),
     Column("verdict", Text, comment="what is known of the seam: `exact`, `aligned`, `overlap` or `unverified`; NULL where there is none"),
+    Column("rejected", Text, comment="the text of a reply that did not go on with the document; it never enters it"),
     Column("superseded", Integer, nullable=False, server_default=text("0"), comment="1 when its text left the document for good; it stays in the books"),
     Column("started_ms", Whole, nullable=False, comment="when it was written down, just before its request was sent"),
     Column("ended_ms", Whole, comment="when it ended; NULL while it runs"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from runner.errors import StoreUnavailable
-from runner.jobs.call import CallOutcome
+from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
 from runner.store import calls, claims, control, migrate, rescue, settle, submit
@@ -328,6 +328,15 @@ class Store:
         """
         return self._writer.submit(
             lambda connection: calls.save(connection, claim, call_key, seq, text)
+        )
+
+    def judge(self, claim: Claim, call_key: int, verdict: Verdict) -> asyncio.Future[None]:
+        """Write down what was found of the open call's seam; resolves when it is committed.
+
+        The future fails with ClaimLost where another worker holds the job now.
+        """
+        return self._writer.submit(
+            lambda connection: calls.judge(connection, claim, call_key, verdict)
         )
 
     async def end_call(self, claim: Claim, call_key: int, outcome: CallOutcome) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from runner.jobs.call import Verdict
 from runner.store.records import Claim
 from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
@@ -36,6 +37,7 @@ class Saver:
         self._call_key = call_key
         self._settings = settings
         self._failed = failed
+        self._judged = False
         self._parts: list[str] = []
         self._length = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -47,6 +49,12 @@ class Saver:
     def overfull(self) -> bool:
         """Whether so much waits for the disk that the stream should not be read on."""
         return self._waiting_characters > self._settings.unsaved_characters
+
+    def judge(self, verdict: Verdict) -> None:
+        """Write down the seam's verdict, once, before the first text behind the seam is saved."""
+        if not self._judged:
+            self._judged = True
+            self._watch(self._store.judge(self._claim, self._call_key, verdict), 0)
 
     def add(self, text: str) -> None:
         """Take text that must be saved within `checkpoint_s`."""
@@ -71,9 +79,7 @@ class Saver:
         self._parts, self._length = [], 0
         future = self._store.save(self._claim, self._call_key, self.next_seq, text)
         self.next_seq += 1
-        self._waiting[future] = length
-        self._waiting_characters += length
-        future.add_done_callback(self._saved)
+        self._watch(future, length)
 
     async def drain(self) -> None:
         """Save everything and wait until it is committed.
@@ -87,6 +93,11 @@ class Saver:
             await asyncio.wait(tuple(self._waiting), return_when=asyncio.FIRST_COMPLETED)
         if self._error is not None:
             raise self._error
+
+    def _watch(self, future: asyncio.Future[None], length: int) -> None:
+        self._waiting[future] = length
+        self._waiting_characters += length
+        future.add_done_callback(self._saved)
 
     def _saved(self, future: asyncio.Future[None]) -> None:
         self._waiting_characters -= self._waiting.pop(future)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 
@@ -14,16 +14,16 @@ import anyio
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import PastCall, Send
 from runner.errors import ClaimLost, StoreError
-from runner.jobs.call import CallOutcome
+from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.states import State
 from runner.messages.client import MessagesClient
 from runner.messages.errors import CallError, ErrorKind
 from runner.messages.pace import Pace
-from runner.store.records import CallStart, Claim, LoadedJob, Settlement
+from runner.store.records import CallStart, Claim, LoadedJob, SavedCall, Settlement
 from runner.store.store import Store
 from runner.workers import judgement
 from runner.workers.checkpoint import Saver
-from runner.workers.progress import LiveJob, Progress
+from runner.workers.progress import LAST_WORDS, LiveJob, Progress
 from runner.workers.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class JobRun:
         loop = ContinuationLoop(
             loaded.spec,
             self._place.client.traits(loaded.spec.model),
-            [PastCall(call.resume_at, call.text, call.outcome) for call in loaded.calls],
+            [_past(call) for call in loaded.calls],
         )
         next_seq = loaded.next_seq
         while isinstance(step := loop.next_step(), Send):
@@ -115,7 +115,6 @@ class JobRun:
             saver = self._saver(call_key, next_seq)
             error, outcome = await self._stream(loop, step, saver)
             next_seq = saver.next_seq
-            loop.end(outcome)
             settlement = await self._settlement(loop, error)
             if settlement is None:
                 await self._place.store.end_call(self.claim, call_key, outcome)
@@ -134,7 +133,6 @@ class JobRun:
             resume_at=plan.resume_at,
             max_tokens=send.max_tokens,
             model=loop.spec.model,
-            verdict=plan.verdict,
         )
         call_key = await self._place.store.begin_call(self.claim, start)
         loop.begin(send)
@@ -145,7 +143,7 @@ class JobRun:
             batch=self._place.batch_name(self.claim.batch_key),
             call_number=send.number,
             characters=len(loop.document),
-            last_words=loop.document.tail(200),
+            last_words=loop.document.tail(LAST_WORDS),
         )
         return call_key
 
@@ -163,37 +161,42 @@ class JobRun:
                 async with self._place.client.stream(loop.request(send)) as stream:
                     try:
                         async for piece in stream:
-                            self._take(loop.feed(piece), saver)
+                            self._take(loop.feed(piece), saver, loop.verdict)
+                            if loop.rejected is not None:
+                                break  # nothing that follows can belong to the document
                             if saver.overfull:
                                 await saver.drain()
                     finally:
                         outcome = stream.outcome
             except CallError as broken:
                 error = broken
-                if outcome.error is None:
-                    outcome = CallOutcome(
-                        None,
-                        usage=outcome.usage,
-                        request_id=outcome.request_id or broken.request_id,
-                        error=str(broken),
-                    )
             finally:
                 self._stream_scope = None
+                outcome = self._explained(outcome, error, loop)
                 with anyio.move_on_after(HAND_BACK_S, shield=True):
-                    self._take(loop.flush(), saver)
+                    self._take(loop.end(outcome), saver, loop.verdict)
                     await saver.drain()
-        if scope.cancelled_caught and outcome.error is None and outcome.stop_reason is None:
-            outcome = CallOutcome(
-                None,
-                usage=outcome.usage,
-                request_id=outcome.request_id,
-                error=str(self._interrupted or "cancelled"),
-            )
-        return error, outcome
+        return error, replace(outcome, verdict=loop.verdict, rejected=loop.rejected)
 
-    def _take(self, text: str, saver: Saver) -> None:
+    def _explained(
+        self, outcome: CallOutcome, error: CallError | None, loop: ContinuationLoop
+    ) -> CallOutcome:
+        """The outcome, with a word for why there is no stop reason where there is none."""
+        if outcome.stop_reason is not None or outcome.error is not None:
+            return outcome
+        if error is not None:
+            return replace(
+                outcome, error=str(error), request_id=outcome.request_id or error.request_id
+            )
+        if loop.rejected is not None:
+            return replace(outcome, error="closed: the reply did not go on with the document")
+        return replace(outcome, error=str(self._interrupted or "the process was stopped"))
+
+    def _take(self, text: str, saver: Saver, verdict: Verdict | None) -> None:
         if not text:
             return
+        if verdict is not None:
+            saver.judge(verdict)
         self._progressed = True
         saver.add(text)
         progress = self._place.progress
@@ -249,3 +252,8 @@ class JobRun:
     async def _let_go(self, settlement: Settlement) -> None:
         with suppress(ClaimLost):
             await self._settle(settlement)
+
+
+def _past(call: SavedCall) -> PastCall:
+    rejected = call.outcome is not None and call.outcome.rejected is not None
+    return PastCall(call.resume_at, call.text, call.outcome, rejected)

@@ -94,7 +94,7 @@ class Hands:
         return claim
 
     async def begin(self, claim: Claim, number: int = 1, **changes: Any) -> int:
-        start = CallStart(number, None, 0, 100, claim.model, None)
+        start = CallStart(number, None, 0, 100, claim.model)
         return await self.store.begin_call(claim, replace(start, **changes))
 
     async def job(self, id: str = "a") -> JobRow:

@@ -37,9 +37,8 @@ async def test_what_is_written_is_read_back(hands, store: Store, clock) -> None:
         "refusal", "</s>", {"category": "x"}, Usage(1, 2, 3, 4), "req_1", "it broke"
     )
     await store.end_call(claim, first, outcome)
-    second = await store.begin_call(
-        claim, CallStart(2, Strategy.PREFILL, 9, 50, "m2", Verdict.EXACT)
-    )
+    second = await store.begin_call(claim, CallStart(2, Strategy.PREFILL, 9, 50, "m2"))
+    await store.judge(claim, second, Verdict.EXACT)
     await store.save(claim, second, 2, " a time")
 
     loaded = await store.load(claim)
