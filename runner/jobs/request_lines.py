@@ -19,6 +19,7 @@ from runner.jobs.spec import BatchLimits, JobSpec, Json
 _FIELDS = frozenset(
     {"model", "max_tokens", "messages", "system", "stop_sequences", "thinking", "output_config"}
 )
+_KEYS = {"custom_id", "params"}
 _FORM = 'Write `{"custom_id": "…", "params": {"model": …, "messages": …}}`.'
 
 
@@ -122,7 +123,7 @@ def _read_request(
             f"{_FORM} For jobs of one shape, write a YAML job file with `foreach` over this file.",
         )
         return None, None
-    if len(request) != 2:
+    if request.keys() != _KEYS:
         check_keys(request, "a request", top)
     job_id = None
     if "custom_id" in request:

@@ -9,7 +9,6 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-import runner
 from runner.errors import NotADatabase, SchemaTooNew, StoreUnavailable
 from runner.store.engine import SQLITE_MAGIC, connect, explained, refused, writing_engine
 from runner.store.schema import APPLICATION_ID, SCHEMA_VERSION
@@ -85,7 +84,7 @@ def upgrade(path: Path) -> None:
 
 def scripts() -> Path:
     """The folder of the migrations: inside an installed package, beside that of a clone."""
-    package = Path(runner.__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"
 
