@@ -37,7 +37,9 @@ async def open_client(*, simulate: bool) -> AsyncIterator[MessagesClient]:
         if simulate:
             from runner.simulator import Simulator, SimulatorOptions
 
-            simulator = await stack.enter_async_context(Simulator(SimulatorOptions()))
+            simulator = await stack.enter_async_context(
+                Simulator(SimulatorOptions(tokens_per_second=1500))
+            )
             # It behaves as the real API does, so nothing is to be done otherwise than there.
             client = MessagesClient(
                 api_key="simulated", base_url=simulator.base_url, one_block=False
