@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,19 @@ from tests.cli.conftest import Invoke
 from tests.cli.jobs_files import write
 from tests.cli.simulated import simulator
 from tests.jobs.bad_input import CASES, BadInput
+
+
+@pytest.fixture(scope="module")
+def fast() -> Iterator[str]:
+    """The address of a simulator that writes as fast as it can."""
+    with simulator() as server:
+        yield server.base_url
+
+
+@pytest.fixture
+def endpoint(runner: Invoke, fast: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the fast simulator the endpoint of commands; `runner` cleans the environment first."""
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", fast)
 
 
 def counts(runner: Invoke) -> dict[str, int]:
@@ -40,19 +54,21 @@ def test_run_finishes_documents_and_says_so(runner: Invoke, tmp_path: Path) -> N
     assert {path.name for path in (tmp_path / "output").rglob("*.md")} == {"job-0.md", "job-1.md"}
 
 
+@pytest.mark.usefixtures("endpoint")
 def test_a_cut_document_ends_with_1(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path, max_tokens=50, extra=", continuation: {max_calls: 1}")
-    result = runner("run", jobs, "--simulate")
+    result = runner("run", jobs)
     assert result.exit_code == 1
     assert "2 cut" in result.stderr
     assert runner("export").exit_code == 1
     assert not list((tmp_path / "output/animals").glob("*.md"))
 
 
+@pytest.mark.usefixtures("endpoint")
 def test_several_files(runner: Invoke, tmp_path: Path) -> None:
     one = write(tmp_path, name="one.yaml", batch="one")
     two = write(tmp_path, name="two.yaml", batch="two", count=1)
-    result = runner("run", one, two, "--simulate")
+    result = runner("run", one, two)
     assert result.exit_code == 0
     assert "one: 2 documents: 2 complete" in result.stderr
     assert "two: 1 documents: 1 complete" in result.stderr
@@ -73,19 +89,20 @@ def test_another_batch_name(runner: Invoke, tmp_path: Path) -> None:
     assert "other" in runner("status").stdout
 
 
+@pytest.mark.usefixtures("endpoint")
 def test_a_changed_prompt_is_refused_replaced_or_left(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path)
-    assert runner("run", jobs, "--simulate").exit_code == 0
+    assert runner("run", jobs).exit_code == 0
     first = runner("show", "job-0", "--text").stdout
     write(tmp_path, prompt="Write otherwise about animal")
-    refused = runner("run", jobs, "--simulate")
+    refused = runner("run", jobs)
     assert refused.exit_code == 2
     assert "--replace" in refused.stderr
     assert "--keep" in refused.stderr
     assert "job-0" in refused.stderr
-    assert runner("run", jobs, "--simulate", "--keep").exit_code == 0
+    assert runner("run", jobs, "--keep").exit_code == 0
     assert runner("show", "job-0", "--text").stdout == first
-    assert runner("run", jobs, "--simulate", "--replace").exit_code == 0
+    assert runner("run", jobs, "--replace").exit_code == 0
     assert runner("show", "job-0", "--text").stdout != first
 
 
