@@ -181,10 +181,16 @@ class Terminal:
         self._stream.feed(data)
         return bool(data)
 
+    def hang_up(self) -> None:
+        """Close the window. The process is no leader of this terminal, so it gets no signal."""
+        os.close(self._own)
+        self._own = -1
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        os.close(self._own)
+        if self._own >= 0:
+            self.hang_up()
 
 
 def test_the_live_screen(environment: dict[str, str], tmp_path: Path) -> None:
@@ -220,6 +226,19 @@ def test_the_cursor_comes_back_after_the_second_signal(
         terminal.process.send_signal(signal.SIGCONT)
         assert terminal.to_the_end() == 130
         assert not terminal.screen.cursor.hidden
+    finally:
+        terminal.close()
+
+
+def test_a_terminal_that_is_gone_does_not_stop_the_work(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    write(tmp_path)
+    terminal = Terminal([*RUNNER, "run", "jobs.yaml", "--simulate"], environment, tmp_path)
+    try:
+        terminal.until(lambda text: "job-1  call 1" in text)
+        terminal.hang_up()
+        assert terminal.process.wait(PATIENCE_S) == 0
     finally:
         terminal.close()
 
