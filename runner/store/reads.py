@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 import sqlite3
@@ -99,8 +100,11 @@ class Reader:
         self._path = path
         self._engine: AsyncEngine = reading_engine(path)
         self._watcher: sqlite3.Connection | None = None
+        self._running: set[asyncio.Future[Sequence[Row[Any]]]] = set()
 
     async def close(self) -> None:
+        while self._running:
+            await asyncio.wait(self._running)
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
@@ -108,6 +112,16 @@ class Reader:
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
+        # In a task of its own: cancelled in the middle, a connection would be left half-used, and
+        # whoever waits for the next free one could wait for ever.
+        reading = asyncio.ensure_future(self._rows(statement, values))
+        self._running.add(reading)
+        reading.add_done_callback(self._running.discard)
+        return await asyncio.shield(reading)
+
+    async def _rows(
+        self, statement: Executable, values: Mapping[str, object] | None
     ) -> Sequence[Row[Any]]:
         try:
             async with self._engine.connect() as connection:
