@@ -230,16 +230,8 @@ class Reader:
         after, left = 0, limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
-            page = select(job).where(job.c.key > after).order_by(job.c.key).limit(size)
-            if batch_name is not None:
-                key = select(batch.c.key).where(batch.c.name == batch_name).scalar_subquery()
-                page = page.where(job.c.batch_key == key)
-            if states:
-                # Bound, so that no partial index applies: the order of keys needs no sorting then.
-                page = page.where(job.c.state.in_(sorted(states)))
-            if finishes:
-                page = page.where(job.c.finish.in_(sorted(finishes)))
-            found = [_job_row(row) for row in await self.rows(_with_totals(page))]
+            page = page_statement(after, size, batch_name, states, finishes)
+            found = [_job_row(row) for row in await self.rows(page)]
             for one in found:
                 yield one
             if len(found) < size:
@@ -346,6 +338,26 @@ class Reader:
             for row in await self.rows(text(TOTALS_DIFFER))
         ]
         return problems
+
+
+def page_statement(
+    after: int,
+    size: int,
+    batch_name: str | None,
+    states: Collection[State],
+    finishes: Collection[Finish],
+) -> Select[Any]:
+    """The first jobs whose key is beyond `after`."""
+    page = select(job).where(job.c.key > after).order_by(job.c.key).limit(size)
+    if batch_name is not None:
+        key = select(batch.c.key).where(batch.c.name == batch_name).scalar_subquery()
+        page = page.where(job.c.batch_key == key)
+    if states:
+        # Bound, so that no partial index applies: in the order of keys nothing needs sorting.
+        page = page.where(job.c.state.in_(sorted(states)))
+    if finishes:
+        page = page.where(job.c.finish.in_(sorted(finishes)))
+    return _with_totals(page)
 
 
 def worker_row(row: Row[Any], alive: bool | None) -> WorkerRow:
