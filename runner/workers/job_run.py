@@ -69,6 +69,12 @@ class JobRun:
         self._interrupted: Interruption | None = None
         self._stream_scope: anyio.CancelScope | None = None
         self._progressed = False  # text was saved in this run
+        self._savers: list[Saver] = []  # the open call's, or one that saved text
+
+    @property
+    def proven(self) -> bool:
+        """Whether some text was committed: if the process dies now, the job is counted anew."""
+        return any(saver.saved_any for saver in self._savers)
 
     def interrupt(self, why: Interruption) -> None:
         """Let go of the job soon: what has streamed in is saved, no further call is made."""
@@ -115,6 +121,8 @@ class JobRun:
                 return await self._settle(judgement.HANDED_BACK)
             call_key = await self._begin(step, loop)
             saver = self._saver(call_key, next_seq)
+            if not self.proven:
+                self._savers = [saver]
             error, outcome = await self._stream(loop, step, saver)
             next_seq = saver.next_seq
             faults.hit("call.before_end")
