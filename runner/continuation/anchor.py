@@ -20,7 +20,7 @@ class Anchor:
 
     Args:
         text: as they stand in the document.
-        unique: they stand only once in its recent text.
+        unique: they stand only once in it.
     """
 
     text: str
@@ -57,9 +57,18 @@ def choose(text: str) -> Anchor:
         length = len(recent) - start
         if length < MIN_ANCHOR or words < MIN_ANCHOR_WORDS:
             continue
-        if seen.count(plain(recent[start:]).text) == 1:
+        if _stands_once(recent[start:], seen, text):
             return Anchor(recent[start:], unique=True)
-    return Anchor(recent[start:], unique=seen.count(plain(recent[start:]).text) == 1)
+    return Anchor(recent[start:], unique=_stands_once(recent[start:], seen, text))
+
+
+def _stands_once(words: str, seen: str, text: str) -> bool:
+    """Whether they stand once in the recent text, however written, and once in the whole.
+
+    Counted so that places that overlap count apart: "la la la" stands twice in "la la la la".
+    """
+    likeness = plain(words).text
+    return 0 <= seen.find(likeness) == seen.rfind(likeness) and text.find(words) == text.rfind(words)
 
 
 def _word_start(text: str, end: int) -> int:

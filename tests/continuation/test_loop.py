@@ -40,7 +40,7 @@ def test_each_stop_reason_has_its_finish(outcome, finish):
     assert step.finish is finish
 
 
-@pytest.mark.parametrize("reason", ["tool_use", "pause_turn", "compaction", "something_new"])
+@pytest.mark.parametrize("reason", ["tool_use", "compaction", "something_new"])
 def test_an_unknown_stop_reason_is_no_success(reason):
     step = after(CallOutcome(reason))
     assert isinstance(step, CannotContinue)
