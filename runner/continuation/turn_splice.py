@@ -20,12 +20,13 @@ import re
 from enum import Enum
 
 from runner.continuation.anchor import RECENT, Anchor
-from runner.continuation.likeness import Plain, plain
+from runner.continuation.likeness import Plain, goes_round, plain
 from runner.continuation.text import REPLACEMENT, Intake
 from runner.jobs.call import Verdict
 
 OPENING = 300  # plain characters allowed before the anchor that are no repeat
 MIN_OVERLAP = 24  # characters that a reply and the document's end share by no accident
+_NO_ACCIDENT = 8  # characters that stand at both ends of a repeat by no accident
 RESTART = 60  # plain characters that a reply shares with the document's beginning by no accident
 _LOOK_EVERY = 16  # characters: looking at each small piece would cost the square of their number
 _ENDS = "\n.!?"
@@ -38,12 +39,18 @@ _COURTESY = re.compile(
     r"|my apologies|no problem|happy to)( thing)?\W*",
     re.IGNORECASE,
 )
+_SPEAKS = re.compile(
+    r"\W*((sure|certainly|of course|absolutely|okay|ok|yes|right|understood|sorry|apologies)\b\W*)?"
+    r"(continu(ing|ation|ed)|resuming|picking up|carrying on|going on|here('s| is| are| it)"
+    r"|i('ll| will| apologi[sz]e)|i am|i'm|let me|let's|as (requested|asked)|below|this is)\b.*",
+    re.IGNORECASE,
+)
 _OF_GOING_ON = re.compile(
     r"\b(continu\w*|resum\w+|rest of|remainder|remaining|left off|leave off|pick(ing)? up|go(ing)? on"
     r"|carry(ing)? on|cut off|interrupt\w*|last words|where (it|i|we|you) (stop|end|broke)\w*)\b",
     re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"[^:.!?\u2014]*[:.!?\u2014-]+(?=\s|$)\s*")
+_SENTENCE = re.compile(r"[\w\s,;'\"()\[\]…-]*[:.!?\u2014]+[)\]]?(?=\s|$)\s*")
 _FENCE = re.compile(r"```[\w+-]*")
 _WRAPPERS = {'"': '"', "'": "'", "`": "`", "**": "**", "*": "*", "<last_words>": "</last_words>"}
 _LEAD_IN = re.compile(r"(\.\.\.|\[\.\.\.\]|<last_words>|[\"'`*>\s])+\Z")
@@ -172,7 +179,9 @@ class TurnSplice:
         fence = _FENCE.match(rest)
         repeat = rest[fence.end() :].strip() if fence else rest
         document = self._recent_plain.removesuffix(self._anchor).rstrip()
-        return document.endswith(repeat)
+        return document.endswith(repeat) and not goes_round(
+            self._recent_plain, f"{repeat} {self._anchor}", no_accident=_NO_ACCIDENT
+        )
 
     def _without_closing(self, before: str, joint: int) -> int:
         """Past a closing mark, where an opening one stood before the anchor."""
@@ -234,6 +243,9 @@ class TurnSplice:
         """Whether the document's last characters may rightly come again: they did so before, or
         are whole lines or sentences, as a chorus or a table's row is."""
         recent = self._recent
+        repeat = plain(recent[-length:]).text
+        if goes_round(self._recent_plain, repeat, no_accident=3):  # without the anchor, be strict
+            return True
         if recent.find(recent[-length:]) < len(recent) - length:
             return True
         before = recent[:-length].rstrip(" \t")
@@ -253,7 +265,8 @@ def _opening_ends(text: str) -> list[int]:
     ends: list[int] = []
     at = 0
     while (match := _SENTENCE.match(text, at)) and match.end() <= OPENING:
-        if not (_OF_GOING_ON.search(match[0]) or _COURTESY.fullmatch(match[0])):
+        speaks = _SPEAKS.match(match[0]) and _OF_GOING_ON.search(match[0])
+        if not (speaks or _COURTESY.fullmatch(match[0])):
             break
         at = match.end()
         ends += [at, len(text[:at].rstrip())]

@@ -78,7 +78,12 @@ def test_until_met_at_the_end_of_the_turn():
 
 
 def test_a_model_that_stops_before_until_is_cut_short():
-    step = after(CallOutcome("end_turn"), "x", until=Until("</done>"))
+    step = after(
+        CallOutcome("end_turn"),
+        "x",
+        until=Until("</done>"),
+        continuation=ContinuationSpec(max_nudges=0),
+    )
     assert isinstance(step, Finished)
     assert step.finish is Finish.EARLY_END
     assert "</done>" in (step.detail or "")
