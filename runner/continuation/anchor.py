@@ -70,7 +70,9 @@ def _is_unique(words: str, seen: str, text: str) -> bool:
     Counted so that places that overlap count apart: "la la la" stands twice in "la la la la".
     """
     likeness = plain(words).text
-    once = 0 <= seen.find(likeness) == seen.rfind(likeness) and text.find(words) == text.rfind(words)
+    once = 0 <= seen.find(likeness) == seen.rfind(likeness) and text.find(words) == text.rfind(
+        words
+    )
     return once and not goes_round(seen, likeness, no_accident=3)
 
 

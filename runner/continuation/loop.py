@@ -246,7 +246,9 @@ class ContinuationLoop:
         if finish is Finish.STOP_SEQUENCE:
             return Finished(Finish.EARLY_END, f"a stop sequence ended it, and {missing}")
         if self._nudges and self._idle >= IDLE_LIMIT:
-            return Finished(Finish.EARLY_END, f"asked to go on, the model wrote no more, and {missing}")
+            return Finished(
+                Finish.EARLY_END, f"asked to go on, the model wrote no more, and {missing}"
+            )
         if self._structured or self._nudges >= self.spec.continuation.max_nudges:
             asked = f", asked {self._nudges} times to go on" if self._nudges else ""
             return Finished(Finish.EARLY_END, f"the model stopped{asked}, and {missing}")

@@ -249,7 +249,7 @@ class TurnSplice:
         if recent.find(recent[-length:]) < len(recent) - length:
             return True
         before = recent[:-length].rstrip(" \t")
-        return not before or before[-1] in _ENDS and recent[-1] in _ENDS + "|"
+        return not before or (before[-1] in _ENDS and recent[-1] in _ENDS + "|")
 
     def _glued(self) -> str:
         """The joining rule where no seam was found: the white space that stood at the cut, else a

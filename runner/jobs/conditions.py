@@ -109,14 +109,20 @@ def _check_form(form: str, value: Json, report: Report, path: Path) -> None:
                 compiled(value)
             except BadPattern as bad:
                 fix = "Write a regular expression in RE2's syntax (no look-around, no back-references)."
-                report(path, f"this cannot be used as a regular expression: {quoted(str(bad))[1:-1]}", fix)
+                report(
+                    path,
+                    f"this cannot be used as a regular expression: {quoted(str(bad))[1:-1]}",
+                    fix,
+                )
     elif form in ("min_words", "min_chars"):
         whole = isinstance(value, int) and not isinstance(value, bool)
         if not whole or not 1 <= value <= MAX_SIZE:
             report(path, f"this is {quoted(value)}", f"Write a whole number from 1 to {MAX_SIZE}.")
     elif form == "closes_tags":
         names = [value] if isinstance(value, str) else value
-        if value is not True and not (isinstance(names, list) and names and all(map(_is_name, names))):
+        if value is not True and not (
+            isinstance(names, list) and names and all(map(_is_name, names))
+        ):
             fix = "Write `true`, or names of tags such as `[answer, story_5]`, without `<` and `>`."
             report(path, f"this is {quoted(value)}", fix)
     elif not isinstance(value, list) or not 1 <= len(value) <= MAX_PARTS:

@@ -18,7 +18,9 @@ from runner.jobs.states import Finish
 from tests.continuation.strict_api import TRAITS, job
 
 LIBRARY = Path(json.__file__).parents[1]
-PROSE = "".join(f"Sentence {n} of it says that {n * n} came and {n * 7919} went. " for n in range(200))
+PROSE = "".join(
+    f"Sentence {n} of it says that {n * n} came and {n * 7919} went. " for n in range(200)
+)
 PARAGRAPH = "The otter swam to the other bank, looked about, and thought of its breakfast. "
 
 

@@ -177,9 +177,7 @@ def test_a_prompt_is_never_taken_for_longer_than_it_is():
     """Pictures and papers do not count by the length of their data."""
     picture = {"type": "image", "source": {"type": "base64", "data": "A" * 4_000_000}}
     prompt = ({"role": "user", "content": [picture, {"type": "text", "text": "x" * 40}]},)
-    loop = ContinuationLoop(
-        JobSpec(id="j", model="m", messages=prompt, max_tokens=9), TRAITS
-    )
+    loop = ContinuationLoop(JobSpec(id="j", model="m", messages=prompt, max_tokens=9), TRAITS)
     assert isinstance(loop.next_step(), Send)
 
 

@@ -17,11 +17,40 @@ from tests.continuation.turn_model import DECIDABLE, HOSTILE, UNDECIDABLE, TurnM
 
 TRAITS = ModelTraits(prefill=False, max_output_tokens=128_000, context_window=1_000_000)
 CASES = 10_000
-WORDS = (
-    "right sure here the old king sang of rivers and his cat sat on the wall while it rained "
-    "again so they continued to the rest of an evening, 0 0.5"
-).split()
-FOREIGN = "naïve café 漢字かな 👩\u200d👩\u200d👧".split()
+WORDS = [
+    "right",
+    "sure",
+    "here",
+    "the",
+    "old",
+    "king",
+    "sang",
+    "of",
+    "rivers",
+    "and",
+    "his",
+    "cat",
+    "sat",
+    "on",
+    "the",
+    "wall",
+    "while",
+    "it",
+    "rained",
+    "again",
+    "so",
+    "they",
+    "continued",
+    "to",
+    "the",
+    "rest",
+    "of",
+    "an",
+    "evening,",
+    "0",
+    "0.5",
+]
+FOREIGN = ["naïve", "café", "漢字かな", "👩\u200d👩\u200d👧"]
 CHORUSES = (
     "And so we sing the song again, again, again.\n",
     "| 0 | 0 | 0 | 0 | 0 |\n",

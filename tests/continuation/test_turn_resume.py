@@ -104,7 +104,9 @@ def check_blocks(step, before):
     return tuple(blocks)
 
 
-SENTENCES = [f"Sentence {n} says that {n * n} is the square of it, and no more. " for n in range(60)]
+SENTENCES = [
+    f"Sentence {n} says that {n * n} is the square of it, and no more. " for n in range(60)
+]
 
 
 def continued(loop, *replies, reason="max_tokens"):
