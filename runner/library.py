@@ -145,16 +145,25 @@ async def run(
             progress=progress,
             settled=send.send_nowait,
         )
+        errors: list[Exception] = []  # kept, so that they come out as they are, in no group
         async with anyio.create_task_group() as tasks:
 
             async def work() -> None:
                 with send:
-                    await worker.run()
+                    try:
+                        await worker.run()
+                    except Exception as error:
+                        errors.append(error)
 
             tasks.start_soon(work)
             with receive:
-                yield _final_documents(store, receive)
+                try:
+                    yield _final_documents(store, receive)
+                except Exception as error:
+                    errors.append(error)
             worker.stop()
+        if errors:
+            raise errors[0]
     finally:
         if ours:
             with anyio.CancelScope(shield=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -57,12 +58,10 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
-<<<<<<< HEAD
-    def main(  # type: ignore[override]  # a process that ends needs no click's other mode
-        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
-    ) -> NoReturn:
-=======
     def invoke(self, ctx: click.Context) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal that cannot show a letter is no reason to show a traceback.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             status = super().invoke(ctx)
             sys.stdout.flush()
@@ -71,7 +70,6 @@ class Commands(click.Group):
         return status
 
     def main(self, *args: Any, **options: Any) -> Any:
->>>>>>> d6f4697e0553e0980375e5e19265c6ada9173e63
         """Run a command and end the process with its exit status.
 
         A command returns its status, or None for 0. Errors raised on purpose are printed without a
@@ -93,6 +91,7 @@ class Commands(click.Group):
             for leaf in errors:
                 click.echo(f"error: {harmless(str(leaf))}", err=True)
             status = max(getattr(leaf, "exit_status", 1) for leaf in errors)
+        _let_go_of_stderr()
         sys.exit(status)
 
 
@@ -103,6 +102,15 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def _let_go_of_stderr() -> None:
+    """What could not be said on a terminal that is gone must not change the exit status: the
+    interpreter would try once more while it shuts down, and end with a status of its own."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _reader_went_away() -> int:

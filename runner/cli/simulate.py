@@ -9,6 +9,7 @@ import signal
 import click
 
 from runner.simulator import FaultKind, Simulator, SimulatorOptions
+from runner.simulator.faults import Fault
 
 _FAULTS = ", ".join(FaultKind)
 
@@ -29,19 +30,44 @@ def _pairs(
 def _probabilities(
     context: click.Context, option: click.Parameter, words: tuple[str, ...]
 ) -> dict[str, float]:
-    try:
-        return {name: float(value) for name, value in _pairs(context, option, words).items()}
-    except ValueError as error:
-        raise click.BadParameter("a probability is a number from 0 to 1.", param=option) from error
+    found = {}
+    for name, value in _pairs(context, option, words).items():
+        _check_fault(name, option)
+        try:
+            found[name] = float(value)
+        except ValueError:
+            found[name] = -1.0
+        if not 0 <= found[name] <= 1:
+            raise click.BadParameter("a probability is a number from 0 to 1.", param=option)
+    return found
 
 
 def _script(
     context: click.Context, option: click.Parameter, words: tuple[str, ...]
 ) -> dict[int, str]:
+    found = {}
+    for name, value in _pairs(context, option, words).items():
+        if not name.isdecimal():
+            raise click.BadParameter("a request is named by its number.", param=option)
+        _check_fault(value, option)
+        found[int(name)] = value
+    return found
+
+
+def _check_fault(word: str, option: click.Parameter) -> None:
     try:
-        return {int(name): value for name, value in _pairs(context, option, words).items()}
+        Fault.parse(word)
     except ValueError as error:
-        raise click.BadParameter("a request is named by its number.", param=option) from error
+        message = f"{word!r} is no fault. Kinds: {_FAULTS}."
+        raise click.BadParameter(message, param=option) from error
+
+
+def _least_and_most(
+    _context: click.Context, option: click.Parameter, value: tuple[int, int]
+) -> tuple[int, int]:
+    if value[0] > value[1]:
+        raise click.BadParameter("the least comes first.", param=option)
+    return value
 
 
 @click.command()
@@ -64,6 +90,7 @@ def _script(
     "--document-tokens",
     type=(click.IntRange(1), click.IntRange(1)),
     metavar="LEAST MOST",
+    callback=_least_and_most,
     default=(600, 3000),
     show_default=True,
     help="Length where the prompt wishes for none.",
@@ -128,6 +155,11 @@ def simulate(
     """Serve a simulated Messages API on this machine, until Ctrl-C.
 
     Prints its address as soon as it listens; `GET /books` tells what it has done.
+
+    \b
+    Example:
+      runner simulate --port 8123 --tokens-per-second 50
+      ANTHROPIC_BASE_URL=http://127.0.0.1:8123 runner run jobs.yaml
     """
     options = SimulatorOptions(
         port=port,

@@ -11,7 +11,8 @@ import anyio
 from runner.cli.common import message
 from runner.cli.harmless import one_line
 from runner.cli.live import Show, can_draw
-from runner.cli.signals import INTERRUPTED, stopping_by_signal
+from runner.cli.main import INTERRUPTED
+from runner.cli.signals import stopping_by_signal
 from runner.jobs.states import State
 from runner.library import lift_pauses
 from runner.messages.client import MessagesClient
@@ -36,7 +37,9 @@ async def open_client(*, simulate: bool) -> AsyncIterator[MessagesClient]:
         if simulate:
             from runner.simulator import Simulator, SimulatorOptions
 
-            simulator = await stack.enter_async_context(Simulator(SimulatorOptions()))
+            simulator = await stack.enter_async_context(
+                Simulator(SimulatorOptions(tokens_per_second=1500))
+            )
             # It behaves as the real API does, so nothing is to be done otherwise than there.
             client = MessagesClient(
                 api_key="simulated", base_url=simulator.base_url, one_block=False

@@ -30,6 +30,10 @@ class _DuplicateKey(ValueError):
     pass
 
 
+class _BadNumber(ValueError):
+    pass
+
+
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -40,12 +44,12 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {text[:40]} is too large")
+        raise _BadNumber(f"the number {text[:40]} is too large")
     return value
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise _BadNumber(f"{name} is not JSON")
 
 
 _decoder = json.JSONDecoder(
@@ -74,8 +78,10 @@ def parse_line(line: Line) -> Json:
         ) from None
     except _DuplicateKey:
         raise _duplicate(line) from None
-    except ValueError as error:  # a number no JSON reader would take
-        raise BadJson(str(error)[:200], "Write a smaller number, or a text.", 1) from None
+    except _BadNumber as error:
+        raise BadJson(str(error), "Write a smaller number, or a text.", 1) from None
+    except ValueError:  # Python's own bound on the digits of a whole number
+        raise BadJson("a number has thousands of digits", "Write it as a text.", 1) from None
     if _SURROGATE_ESCAPE.search(text):
         _refuse_half_characters(line)
     return value

@@ -11,6 +11,7 @@ from typing import Any
 
 from runner.jobs.fields import build_job, check_id, check_keys
 from runner.jobs.files import Line, read_lines
+from runner.jobs.filling import PLACEHOLDER
 from runner.jobs.json_rows import BadJson, node_of, parse_line
 from runner.jobs.nodes import find_nearest
 from runner.jobs.problems import Path, Problem, Problems, Report, dotted, quoted
@@ -135,10 +136,18 @@ def _read_request(
         what = f"this is {quoted(params)}" if "params" in request else "the params are missing"
         report.top(("params",), what, _FORM)
         return job_id, None
-    fields = {key: value for key, value in params.items() if key in _FIELDS}
+    fields: dict[str, Json] = {key: value for key, value in params.items() if key in _FIELDS}
     if len(fields) != len(params):
         further = {key: value for key, value in params.items() if key not in _FIELDS}
         if further.get("stream") is False:
             del further["stream"]
         fields["params"] = further
+    # A job's own words for these would speak of `defaults` and `prompt`, which requests do not have.
+    if "model" not in fields:
+        report((), "no model is named", 'Write `"model": "…"` in the params.')
+        fields["model"] = PLACEHOLDER
+    if "messages" not in fields:
+        what = "the messages are missing"
+        report((), what, 'Write `"messages": [{"role": "user", "content": "…"}]` in the params.')
+        fields["prompt"] = PLACEHOLDER
     return job_id, fields

@@ -22,7 +22,7 @@ RUNNER_DOES: Mapping[ErrorKind, str] = {
     ErrorKind.RATE_LIMIT: "Rests all calls to that model as long as the API asks; costs no attempt.",
     ErrorKind.CREDENTIALS: "Pauses the batch and says why. Nothing is discarded.",
     ErrorKind.SPEND_CAP: "Pauses the batch and says why. Nothing is discarded.",
-    ErrorKind.PREFILL_REFUSED: "Does not ask this model to go on from a prefill again.",
+    ErrorKind.PREFILL_REFUSED: "Discards this job and keeps its text. The others go on.",
     ErrorKind.JOB: "Discards this job and keeps its text. The others go on.",
 }
 # Where waiting mends it, the message need not tell the reader what to do.
@@ -65,7 +65,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         ErrorKind.PREFILL_REFUSED,
         "The model does not go on from a prefill",
-        "Use a model that takes prefill, such as claude-haiku-4-5.",
+        "Use a model that takes prefill, such as claude-haiku-4-5, without thinking.",
         *_BAD_REQUEST,
         pattern=_pattern(r"prefill|must end with a user message|must start with a thinking block"),
     ),

@@ -7,6 +7,7 @@ costs several times as much as all the rest of reading a stream.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -77,12 +78,7 @@ class MessagesClient:
         one_block: bool | None = None,
     ) -> None:
         url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or None
-        if url is not None and not url.lower().startswith(("http://", "https://")):
-            raise UsageError(
-                f"{url!r} is no address of a Messages API. "
-                "Set ANTHROPIC_BASE_URL to one that starts with http:// or https://"
-            )
-        foreign = url is not None and not models.is_anthropic(url)
+        foreign = url is not None and not _is_anthropic(url)
         if foreign and not (api_key or _key_in_environment()):
             api_key = _NO_KEY  # also keeps a login meant for Anthropic away from this server
         self._read_timeout_s = read_timeout_s
@@ -105,7 +101,7 @@ class MessagesClient:
                 ),
             )
         except httpx2.InvalidURL as error:
-            raise UsageError(f"{url!r} is no address of a Messages API: {error}") from error
+            raise _no_address(str(url)) from error
         except anthropic.AnthropicError as error:
             raise CredentialsError(f"The credentials cannot be read: {error}") from error
         self._secrets = _checked_secrets(self._sdk)
@@ -152,7 +148,9 @@ class MessagesClient:
             extra_headers=headers,
         )
         try:
-            response = await request.__aenter__()
+            # Longer than all of the transport's own time-outs together: see CallStream.__anext__.
+            async with asyncio.timeout(CONNECT_TIMEOUT_S + 2 * self._read_timeout_s):
+                response = await request.__aenter__()
         except (anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS) as error:
             raise self._refused(error) from error
         call = CallStream(response.http_response, self._read_timeout_s, self._secrets)
@@ -225,7 +223,10 @@ class CallStream:
                 await self._read_to_end()
                 raise StopAsyncIteration
             try:
-                packet = await anext(self._packets)
+                # The transport has a time-out of its own, but forgets it after some faults: a
+                # chunk of an impossible length in mid-stream made it wait for ever.
+                async with asyncio.timeout(self._read_timeout_s):
+                    packet = await anext(self._packets)
                 text = self._take(packet)
             except StopAsyncIteration:
                 self._error = self._reply.broken("it ended before the answer did")
@@ -292,6 +293,22 @@ class CallStream:
         with anyio.move_on_after(_END_OF_BODY_S), suppress(*_TRANSPORT_ERRORS):
             async for _ in self._packets:
                 pass
+
+
+def _is_anthropic(url: str) -> bool:
+    try:
+        if url.lower().startswith(("http://", "https://")):
+            return models.is_anthropic(url)
+    except ValueError as error:
+        raise _no_address(url) from error
+    raise _no_address(url)
+
+
+def _no_address(url: str) -> UsageError:
+    return UsageError(
+        f"{url!r} is no address of a Messages API. "
+        "Set ANTHROPIC_BASE_URL to one such as http://127.0.0.1:8080, without /v1."
+    )
 
 
 def _key_in_environment() -> bool:

@@ -46,7 +46,7 @@ _UNKNOWN_CLAUDE = (64_000, 200_000)
 # for ending a document early is worse than an error that says what the window is.
 _UNKNOWN_OTHER = (4_096, 131_072)
 
-_DATE = re.compile(r"(?:[-@]\d{8})?(?:-v\d+)?(?::\d+)?(?:-latest)?$")
+_DATE = re.compile(r"(?:-v\d+)?(?:[-@]\d{8})?(?:-v\d+)?(?::\d+)?(?:-latest)?$")
 _WINDOW = re.compile(r"\[[^\]]*\]$")  # "[1m]", as some tools write the wide window
 _LINE_FIRST = re.compile(r"claude-([a-z]+)-(\d)(?:-(\d{1,2}))?$")  # claude-opus-4-5
 _VERSION_FIRST = re.compile(r"claude-(\d)(?:-(\d{1,2}))?-([a-z]+)$")  # claude-3-5-sonnet

@@ -93,7 +93,7 @@ class SseParser:
             if field == b"data":
                 value = value.removeprefix(b" ")
                 data.append(value)
-                self._data_bytes += len(value)
+                self._data_bytes += len(value) + 1
                 if self._data_bytes > MAX_EVENT_BYTES:
                     raise EventTooLong
             elif field == b"event":

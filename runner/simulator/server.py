@@ -104,20 +104,26 @@ class Server:
         fault = self._marker_fault(document) or fault
         if fault is not None and fault.is_answer:
             raise self._struck(fault)
-        call, limits = self._begin(request, document, http[_REQUEST_ID], random)
-        if fault is not None and fault.fits(stream=request.stream):
+        if fault is not None and not fault.fits(stream=request.stream):
+            fault = None
+        if fault is not None:
             self.books.struck(fault.kind)
-            call.fault = fault
             if fault.kind is FaultKind.SLOW_START:
                 default_s = self._options.slow_start_s
                 await asyncio.sleep(default_s if fault.number is None else fault.number)
+        call, limits = self._begin(request, document, http[_REQUEST_ID], random, fault)
         headers = self._headers(call.request_id) | limits.headers(_now_s())
         if request.stream:
             return await self._stream(http, call, limits, headers)
         return await self._whole(http, call, limits, headers)
 
     def _begin(
-        self, request: Request, document: Document, request_id: str, random: Random
+        self,
+        request: Request,
+        document: Document,
+        request_id: str,
+        random: Random,
+        fault: Fault | None,
     ) -> tuple[Call, RateLimits]:
         """Bill the input, plan the answer, enter both in the books."""
         now_s = _now_s()
@@ -143,7 +149,7 @@ class Server:
         )
         prompt = self.books.begun(document, request.prefill, usage)
         message_id = self._name("msg", self._count)
-        return Call(request, planned, usage, prompt, request_id, message_id, None, random), limits
+        return Call(request, planned, usage, prompt, request_id, message_id, fault, random), limits
 
     async def _stream(
         self, http: web.Request, call: Call, limits: RateLimits, headers: dict[str, str]

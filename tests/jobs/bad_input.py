@@ -277,5 +277,8 @@ CASES = [
     lines("tools in a request", REQUEST % ', "tools": []', 1, 93, "params.tools", "does not run tools"),
     lines("max_tokens of a request", REQUEST % ', "max_tokens": "many"', 1, 107, "params.max_tokens", 'this is "many"'),
     lines("typo in a request", REQUEST % ', "stop_sequence": []', 1, 93, "Did you mean `stop_sequences`?"),
+    lines("request without model", GOOD_REQUEST.replace('"model": "m", ', ""), 1, 30, "params: no model is named", "in the params"),
+    lines("request without messages", '{"custom_id": "a", "params": {"model": "m"}}', 1, 30, "the messages are missing"),
+    lines("JSON number of thousands of digits", REQUEST % (', "x": ' + "9" * 5000), 1, 1, "thousands of digits"),
     lines("final assistant message", GOOD_REQUEST.replace("user", "assistant"), 1, 58, "params.messages[0]", "End with a user message"),
 ]  # fmt: skip
