@@ -146,7 +146,7 @@ def line(shot: Snapshot) -> str:
 
 
 def tail_cells(text: str, cells: int) -> str:
-    """The end of a text, as much of it as fits into so many cells."""
+    """The end of a text, as much of it as fits into so many cells, one at least."""
     text = _UNSURE_WIDTH.sub("", text)
     if cell_len(text) <= cells:
         return text

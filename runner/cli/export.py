@@ -58,6 +58,11 @@ def export(
         message(one_line(f"removed: {path} (the document stands elsewhere now)"))
     counts = ", ".join(f"{count:,} {word}" for word, count in receipt.counts.items() if count)
     message(f"{receipt.written:,} documents in files; in the database: {counts or 'no jobs'}")
+    if receipt.doubtful:
+        message(
+            f"{receipt.doubtful:,} of them have seams that could not be verified: "
+            "`runner show JOB` names the places"
+        )
     return 0 if receipt.all_complete else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -58,6 +59,9 @@ class Commands(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal that cannot show a letter is no reason to show a traceback.
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             status = super().invoke(ctx)
             sys.stdout.flush()
@@ -87,6 +91,7 @@ class Commands(click.Group):
             for leaf in errors:
                 click.echo(f"error: {harmless(str(leaf))}", err=True)
             status = max(getattr(leaf, "exit_status", 1) for leaf in errors)
+        _let_go_of_stderr()
         sys.exit(status)
 
 
@@ -97,6 +102,15 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def _let_go_of_stderr() -> None:
+    """What could not be said on a terminal that is gone must not change the exit status: the
+    interpreter would try once more while it shuts down, and end with a status of its own."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _reader_went_away() -> int:

@@ -61,7 +61,7 @@ def duration(seconds: float | None) -> str:
     """Seconds for people: 45 s, 12 min, 3 h 20 min; a dash when unknown."""
     if seconds is None:
         return "–"
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{round(seconds)} s"
     minutes = round(seconds / 60)
     if minutes < 60:

@@ -10,6 +10,7 @@ import click
 from runner.cli.common import database_option, json_option, print_json, reading, run_async
 from runner.cli.harmless import for_stdout, one_line
 from runner.cli.table import echo_table
+from runner.jobs.call import Strategy
 
 if TYPE_CHECKING:
     from runner.jobs.call import Usage
@@ -88,14 +89,23 @@ def _print(document: ReadDocument) -> None:
         f"  read again   {again:,}  (prompt and text so far, once more for each continuation)"
     )
     click.echo(f"output tokens  {_output(usage)}")
-    click.echo(f"  twice        {_twice(document)}")
+    click.echo(f"  again        {_written_again(document)}")
+    for seam in document.doubtful_seams:
+        click.echo(
+            f"seam of call {seam.call} at character {seam.at:,} is not verified: read the text there"
+        )
 
 
-def _twice(document: ReadDocument) -> str:
-    """What of the output the document does not hold: all that can have been paid for again."""
-    if dropped := document.characters_dropped:
-        return f"at most those of {dropped:,} characters, which were taken back at seams"
-    return "none: every character that was written stands in the document"
+def _written_again(document: ReadDocument) -> str:
+    """What of the output is not new text: all that can have been paid for twice."""
+    again = []
+    if taken_back := document.characters_taken_back:
+        again.append(f"{taken_back:,} characters that were taken back at seams")
+    if turns := sum(call.strategy is Strategy.TURN for call in document.calls):
+        again.append(f"the anchor's words, in {turns:,} calls by turn")
+    if rejected := document.characters_rejected:
+        again.append(f"{rejected:,} characters of rejected replies")
+    return "; ".join(again) or "nothing: every character that was written stands in the document"
 
 
 def _cells(call: SavedCall) -> tuple[object, ...]:
@@ -113,8 +123,16 @@ def _cells(call: SavedCall) -> tuple[object, ...]:
         usage.cache_read_input_tokens if usage else None,
         _output(usage) if usage else None,
         outcome.request_id if outcome else None,
-        (outcome.error or "") if outcome else "",
+        _trouble(call),
     )
+
+
+def _trouble(call: SavedCall) -> str:
+    if call.outcome is None:
+        return ""
+    rejected = len(call.outcome.rejected or "")
+    words = [f"reply of {rejected:,} characters rejected"] if rejected else []
+    return "; ".join([*words, call.outcome.error or ""]).removesuffix("; ")
 
 
 def _output(usage: Usage) -> str:

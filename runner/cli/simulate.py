@@ -155,6 +155,11 @@ def simulate(
     """Serve a simulated Messages API on this machine, until Ctrl-C.
 
     Prints its address as soon as it listens; `GET /books` tells what it has done.
+
+    \b
+    Example:
+      runner simulate --port 8123 --tokens-per-second 50
+      ANTHROPIC_BASE_URL=http://127.0.0.1:8123 runner run jobs.yaml
     """
     options = SimulatorOptions(
         port=port,

@@ -11,7 +11,6 @@ from runner.cli.common import database_option, json_option, print_json, reading,
 from runner.cli.harmless import one_line
 from runner.cli.table import echo_table
 from runner.jobs.states import State
-from runner.output.batches import known_batches
 
 if TYPE_CHECKING:
     from runner.store.records import BatchRow
@@ -36,6 +35,8 @@ def status(database: str, batches: tuple[str, ...], as_json: bool) -> None:
     """
 
     async def read() -> list[BatchRow]:
+        from runner.output.batches import known_batches
+
         async with reading(database) as store:
             return await known_batches(store, batches or None)
 

@@ -11,7 +11,8 @@ import anyio
 from runner.cli.common import message
 from runner.cli.harmless import one_line
 from runner.cli.live import Show, can_draw
-from runner.cli.signals import INTERRUPTED, stopping_by_signal
+from runner.cli.main import INTERRUPTED
+from runner.cli.signals import stopping_by_signal
 from runner.jobs.states import State
 from runner.library import lift_pauses
 from runner.messages.client import MessagesClient

@@ -62,9 +62,24 @@ class ReadDocument:
         return total(self.calls[1:]).total_input_tokens
 
     @property
-    def characters_dropped(self) -> int:
-        """Characters that calls wrote and that stand no longer in the document."""
+    def characters_taken_back(self) -> int:
+        """Characters that were saved and that stand no longer in the document."""
         return sum(len(call.text) for call in self.calls) - len(self.text)
+
+    @property
+    def characters_rejected(self) -> int:
+        """Characters of replies that did not go on with the document, and never entered it."""
+        return sum(len(rejected(call) or "") for call in self.calls)
+
+    @property
+    def doubtful_seams(self) -> tuple[Seam, ...]:
+        """Seams of which nothing is known: a reader should look at the text there."""
+        return tuple(seam for seam in self.seams if seam.verdict in (None, Verdict.UNVERIFIED))
+
+
+def rejected(call: SavedCall) -> str | None:
+    """The text of a call's reply that was rejected."""
+    return call.outcome.rejected if call.outcome else None
 
 
 def total(calls: Sequence[SavedCall]) -> Usage:
@@ -161,6 +176,7 @@ def call_json(call: SavedCall) -> dict[str, Any]:
         "usage": outcome and usage_json(outcome.usage),
         "request_id": outcome and outcome.request_id,
         "error": outcome and outcome.error,
+        "rejected": rejected(call),
         "started_ms": call.started_ms,
         "ended_ms": call.ended_ms,
     }
@@ -172,7 +188,8 @@ def document_json(document: ReadDocument, *, with_text: bool) -> dict[str, Any]:
     value["usage"] = usage_json(document.usage)
     value["characters"] = len(document.text)
     value["input_tokens_read_again"] = document.input_tokens_read_again
-    value["characters_dropped"] = document.characters_dropped
+    value["characters_taken_back"] = document.characters_taken_back
+    value["characters_rejected"] = document.characters_rejected
     value["calls"] = [call_json(call) for call in document.calls]
     value["seams"] = [
         {"call": seam.call, "at": seam.at, "strategy": seam.strategy, "verdict": seam.verdict}

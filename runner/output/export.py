@@ -37,12 +37,14 @@ class ExportReceipt:
         counts: documents by what they are worth; unfinished ones count whether written or not.
         folders: where the documents of each batch are.
         written: documents that stand in files now.
+        doubtful: documents with a seam that could not be verified.
         removed: files taken away, since their document now stands elsewhere.
     """
 
     counts: dict[Standing, int] = field(default_factory=lambda: dict.fromkeys(Standing, 0))
     folders: list[Path] = field(default_factory=list)
     written: int = 0
+    doubtful: int = 0
     removed: list[Path] = field(default_factory=list)
 
     @property
@@ -114,6 +116,7 @@ async def _export_batch(
                 await anyio.to_thread.run_sync(writer.write, document)
             receipt.counts[stands] += 1
             receipt.written += 1
+            receipt.doubtful += bool(document.doubtful_seams)
         for writer in writers:
             writer.finish()
     if not unfinished:

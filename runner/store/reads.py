@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 import sqlite3
@@ -99,8 +100,11 @@ class Reader:
         self._path = path
         self._engine: AsyncEngine = reading_engine(path)
         self._watcher: sqlite3.Connection | None = None
+        self._running: set[asyncio.Future[Sequence[Row[Any]]]] = set()
 
     async def close(self) -> None:
+        while self._running:
+            await asyncio.wait(self._running)
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
@@ -108,6 +112,16 @@ class Reader:
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
+        # In a task of its own: cancelled in the middle, a connection would be left half-used, and
+        # whoever waits for the next free one could wait for ever.
+        reading = asyncio.ensure_future(self._rows(statement, values))
+        self._running.add(reading)
+        reading.add_done_callback(self._running.discard)
+        return await asyncio.shield(reading)
+
+    async def _rows(
+        self, statement: Executable, values: Mapping[str, object] | None
     ) -> Sequence[Row[Any]]:
         try:
             async with self._engine.connect() as connection:
@@ -216,16 +230,8 @@ class Reader:
         after, left = 0, limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
-            page = select(job).where(job.c.key > after).order_by(job.c.key).limit(size)
-            if batch_name is not None:
-                key = select(batch.c.key).where(batch.c.name == batch_name).scalar_subquery()
-                page = page.where(job.c.batch_key == key)
-            if states:
-                # Bound, so that no partial index applies: the order of keys needs no sorting then.
-                page = page.where(job.c.state.in_(sorted(states)))
-            if finishes:
-                page = page.where(job.c.finish.in_(sorted(finishes)))
-            found = [_job_row(row) for row in await self.rows(_with_totals(page))]
+            page = page_statement(after, size, batch_name, states, finishes)
+            found = [_job_row(row) for row in await self.rows(page)]
             for one in found:
                 yield one
             if len(found) < size:
@@ -338,6 +344,26 @@ class Reader:
             for row in await self.rows(text(TOTALS_DIFFER))
         ]
         return problems
+
+
+def page_statement(
+    after: int,
+    size: int,
+    batch_name: str | None,
+    states: Collection[State],
+    finishes: Collection[Finish],
+) -> Select[Any]:
+    """The first jobs whose key is beyond `after`."""
+    page = select(job).where(job.c.key > after).order_by(job.c.key).limit(size)
+    if batch_name is not None:
+        key = select(batch.c.key).where(batch.c.name == batch_name).scalar_subquery()
+        page = page.where(job.c.batch_key == key)
+    if states:
+        # Bound, so that no partial index applies: in the order of keys nothing needs sorting.
+        page = page.where(job.c.state.in_(sorted(states)))
+    if finishes:
+        page = page.where(job.c.finish.in_(sorted(finishes)))
+    return _with_totals(page)
 
 
 def worker_row(row: Row[Any], alive: bool | None) -> WorkerRow:

@@ -51,9 +51,11 @@ class Writer:
             resume_at=resume_at,
             max_tokens=400,
             model=MODEL,
-            verdict=None if first else Verdict.EXACT,
         )
-        return await self.store.begin_call(claim, start)
+        call_key = await self.store.begin_call(claim, start)
+        if not first:
+            await self.store.judge(claim, call_key, Verdict.EXACT)
+        return call_key
 
     async def save(self, claim: Claim, call_key: int, text: str) -> None:
         await self.store.save(claim, call_key, self.seq, text)

@@ -140,6 +140,19 @@ def test_error_messages_steer_no_terminal() -> None:
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f‮]", result.stderr)
 
 
+def test_a_terminal_that_cannot_show_a_letter() -> None:
+    @click.command()
+    def speak() -> None:
+        click.echo("żółw")
+
+    class Speaking(Commands):
+        def get_command(self, *_: object) -> click.Command:
+            return speak
+
+    result = CliRunner(charset="latin-1").invoke(Speaking("runner"), ["speak"])
+    assert result.stdout == "\\u017có\\u0142w\n"
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(filled: Path) -> None:
     read, write = os.pipe()
     os.close(read)

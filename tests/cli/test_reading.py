@@ -74,7 +74,9 @@ def test_show_lets_every_seam_be_checked(runner: Invoke, filled: Path) -> None:
     ]
     assert "complete (end_turn)" in result.stdout
     assert re.search(r"input tokens +300\n +read again +150", result.stdout)
-    assert re.search(r"output tokens +800\n +twice +at most those of 1 characters", result.stdout)
+    assert re.search(
+        r"output tokens +800\n +again +1 characters that were taken back", result.stdout
+    )
 
 
 def test_show_json_holds_the_same(runner: Invoke, filled: Path) -> None:

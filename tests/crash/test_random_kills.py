@@ -129,7 +129,7 @@ def test_twenty_kills_lose_nothing_and_pay_for_next_to_nothing_twice(tmp_path):
     database = tmp_path / "runner.db"
     job_file = write_job_file(tmp_path / "jobs.yaml")
     expected = true_documents()
-    random = Random(SEED)  # noqa: S311  no secret
+    random = Random(SEED)
     least, most = DOCUMENT_TOKENS
     # Twenty moments, spread over the run but at random within it, the first tokens included.
     between = JOBS * (least + most) // 2 * 9 // 10 // KILLS

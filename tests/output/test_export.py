@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from runner.errors import ExportError, NotFound
 from runner.jobs.spec import BatchSpec
 from runner.jobs.states import Finish, State
+from runner.output.document import read_document
 from runner.output.export import Format, export
 from runner.output.folder import Folder
 from runner.output.names import Names
@@ -297,3 +298,29 @@ async def test_a_document_replaced_while_it_is_read_is_not_called_complete(
     assert receipt.written == 0
     assert files(tmp_path / "out") == {"b.jsonl"}
     assert (tmp_path / "out/b.jsonl").read_text() == ""
+
+
+async def test_a_document_that_ends_while_it_is_read_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await Store.open(tmp_path / "db") as store:
+        receipt = await store.submit(BatchSpec("b"), [job("j")])
+        writer = await Writer(store).begin()
+        claim = await writer.claim(receipt.batch_key)
+        call = await writer.open_call(claim, 1, 0)
+        await writer.save(claim, call, "half")
+        true_calls, ended = store.calls, False
+
+        async def calls(job_key: int) -> object:
+            nonlocal ended
+            found = await true_calls(job_key)
+            if not ended:
+                ended = True
+                await writer.save(claim, call, " and whole")
+                await writer.settle(claim, call, "end_turn", DONE)
+            return found
+
+        monkeypatch.setattr(store, "calls", calls)
+        document = await read_document(store, await store.find_job("j"))
+    assert document.complete
+    assert document.text == "half and whole"

@@ -82,7 +82,7 @@ async def settle(store: Store, claim: Claim, settlement: Settlement, *, with_cal
     try:
         if with_call:
             number = len(await store.calls(claim.job_key)) + 1
-            start = CallStart(number, None, 0, 1, claim.model, None)
+            start = CallStart(number, None, 0, 1, claim.model)
             call_key = await store.begin_call(claim, start)
             outcome = CallOutcome("end_turn", usage=Usage(1, 2, 3, 4))
             await store.end_call_and_settle(claim, call_key, outcome, settlement)

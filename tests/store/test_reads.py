@@ -124,13 +124,12 @@ async def test_reading_does_not_wait_for_a_writer(hands, store: Store, database:
 
 async def test_a_cancelled_read_leaves_nothing_behind(hands, store: Store) -> None:
     await hands.submit(*(make_spec(f"j{n}") for n in range(50)))
-    for spins in range(40):
+    for spins in range(60):
         reading = asyncio.ensure_future(ids(store))
         for _ in range(spins):
             await asyncio.sleep(0)
         reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
+        await asyncio.wait([reading])
     # More at once than there are connections: none was lost.
     with anyio.fail_after(10):
         assert await asyncio.gather(*(ids(store) for _ in range(8))) == [await ids(store)] * 8
