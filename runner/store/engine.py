@@ -98,6 +98,10 @@ def writing_engine(path: Path, *, create: bool = False) -> Engine:
     def opened() -> sqlite3.Connection:
         connection = connect(path, mode="rwc" if create else "rw")
         try:
+            if create:
+                # Settled for good by the first table: what a prune frees can leave the file in
+                # portions, while others work; VACUUM would lock them out and copy everything.
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
             for pragma in _WRITER_PRAGMAS:
                 connection.execute("PRAGMA " + pragma).fetchall()
             use_wal(connection)
