@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from runner import faults
 from runner.errors import StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
@@ -138,6 +139,7 @@ class Store:
                 receipt = _sum(receipt, await asyncio.shield(writing))
             if portion is None:
                 return receipt
+            faults.hit("submit.slice")
             writing = self._writer.submit(
                 partial(
                     submit.put_slice,

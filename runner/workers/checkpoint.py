@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from runner import faults
 from runner.jobs.call import Verdict
 from runner.store.records import Claim
 from runner.store.store import Store
@@ -75,6 +76,7 @@ class Saver:
             self._timer = None
         if not self._parts or self._error is not None:
             return
+        faults.hit("checkpoint.before")
         text, length = "".join(self._parts), self._length
         self._parts, self._length = [], 0
         future = self._store.save(self._claim, self._call_key, self.next_seq, text)

@@ -13,6 +13,7 @@ from random import Random
 import anyio
 from anyio.abc import TaskGroup
 
+from runner import faults
 from runner.errors import RunnerError
 from runner.messages.client import MessagesClient
 from runner.messages.pace import Pace
@@ -96,12 +97,14 @@ class Worker:
         self._worker_id = uuid.uuid4().hex
         settings = self._settings
         lease = Lease(self._store, self._worker_id, settings)
+        faults.hit("worker.before_registration")
         await self._store.register_worker(
             self._worker_id,
             host=socket.gethostname(),
             pid=os.getpid(),
             lease_ms=round(settings.lease_s * 1000),
         )
+        faults.hit("worker.registered")
         rescuer = Rescuer(self._store, self._worker_id, settings, self.progress)
         await rescuer.look()
         lost = False
@@ -119,6 +122,7 @@ class Worker:
             async with anyio.create_task_group() as jobs:
                 await self._produce(jobs, lambda: lost)
             background.cancel_scope.cancel()
+        faults.hit("worker.before_retirement")
         await self._store.retire_worker(self._worker_id)
         return not lost
 
@@ -129,6 +133,7 @@ class Worker:
             await self._store.promote_due()
             claims = await self._claim()
             for claim in claims:
+                faults.hit("job.claimed")
                 run = self._running[claim.job_key] = JobRun(claim, self._place)
                 jobs.start_soon(self._run_job, run)
             if self.progress.stopping or lost():
@@ -142,6 +147,7 @@ class Worker:
     async def _run_job(self, run: JobRun) -> None:
         try:
             await run.run()
+            faults.hit("settle.after")
         finally:
             del self._running[run.claim.job_key]
             self._wake.set()
