@@ -20,6 +20,7 @@ from runner.jobs.states import Finish, State
 from runner.store import calls, claims, control, migrate, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
 from runner.store.locks import WorkerLocks
+from runner.store.patience import Patience, Told
 from runner.store.reads import Reader, worker_row
 from runner.store.records import (
     BatchRow,
@@ -53,8 +54,9 @@ class Store:
     def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
         self.path = path
         self._now_ms = now_ms
-        self._writer = Writer(path)
-        self._reader = Reader(path)
+        self._patience = Patience()
+        self._writer = Writer(path, self._patience)
+        self._reader = Reader(path, self._patience)
         self._locks = WorkerLocks(path)
 
     @classmethod
@@ -83,6 +85,7 @@ class Store:
 
     async def close(self) -> None:
         """Commit what waits, give back the worker locks, and close every connection."""
+        self._patience.end()
         try:
             await self._reader.close()
         finally:
@@ -99,6 +102,22 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    # a database that cannot be used for a while
+
+    def wait_when_blocked(self, told: Told) -> None:
+        """From now on wait while the disk is full or another program locks the database.
+
+        Without it, whatever is asked for then fails with StoreBlocked.
+
+        Args:
+            told: called with the error when the waiting begins, and with None when it is over.
+        """
+        self._patience.begin(told)
+
+    def stop_waiting(self) -> None:
+        """End what `wait_when_blocked` began; what waits now fails with StoreBlocked."""
+        self._patience.end()
 
     # submitting
 

@@ -28,7 +28,7 @@ async def main():
     async def stream(claim):
         loaded = await store.load(claim)
         call_key = await store.begin_call(
-            claim, CallStart(len(loaded.calls) + 1, None, 0, 1, "m", None))
+            claim, CallStart(len(loaded.calls) + 1, None, 0, 1, "m"))
         seq = loaded.next_seq
         while True:
             await store.save(claim, call_key, seq, f"{claim.job_key}/{seq}/" + "x" * 500)
@@ -85,7 +85,7 @@ from runner.jobs.states import Finish, State
 from runner.store.records import CallStart, Lane, Settlement
 from runner.store.store import Store
 async def work(store, worker, claim):
-    call_key = await store.begin_call(claim, CallStart(1, None, 0, 1, "m", None))
+    call_key = await store.begin_call(claim, CallStart(1, None, 0, 1, "m"))
     await asyncio.gather(*(store.save(claim, call_key, seq, worker) for seq in range(3)))
     await store.settle(claim, Settlement(State.COMPLETED, Finish.END_TURN))
     print(claim.job_id, flush=True)
