@@ -37,6 +37,7 @@ class Saver:
         failed: Callable[[BaseException], None],
     ) -> None:
         self.next_seq = next_seq
+        self.saved_any = False  # some text is committed
         self._store = store
         self._claim = claim
         self._call_key = call_key
@@ -113,10 +114,14 @@ class Saver:
         future.add_done_callback(self._saved)
 
     def _saved(self, future: asyncio.Future[None]) -> None:
-        self._waiting_characters -= self._waiting.pop(future)
+        length = self._waiting.pop(future)
+        self._waiting_characters -= length
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None and self._error is None:
             self._error = error
             self._failed(error)
-        elif self._due:
+            return
+        if error is None and length:
+            self.saved_any = True
+        if self._due:
             self._save_in_turn()

@@ -69,6 +69,12 @@ class JobRun:
         self._interrupted: Interruption | None = None
         self._stream_scope: anyio.CancelScope | None = None
         self._progressed = False  # text was saved in this run
+        self._savers: list[Saver] = []  # the open call's, or one that saved text
+
+    @property
+    def proven(self) -> bool:
+        """Whether some text was committed: if the process dies now, the job is counted anew."""
+        return any(saver.saved_any for saver in self._savers)
 
     def interrupt(self, why: Interruption) -> None:
         """Let go of the job soon: what has streamed in is saved, no further call is made."""
@@ -115,6 +121,8 @@ class JobRun:
                 return await self._settle(judgement.HANDED_BACK)
             call_key = await self._begin(step, loop)
             saver = self._saver(call_key, next_seq)
+            if not self.proven:
+                self._savers = [saver]
             error, outcome = await self._stream(loop, step, saver)
             next_seq = saver.next_seq
             faults.hit("call.before_end")
@@ -169,7 +177,7 @@ class JobRun:
                     try:
                         async for piece in stream:
                             self._take(loop.feed(piece), saver, loop.verdict)
-                            if loop.rejected is not None:
+                            if loop.closed is not None:
                                 break  # nothing that follows can belong to the document
                             if saver.overfull:
                                 await saver.drain()
@@ -196,8 +204,8 @@ class JobRun:
             return replace(
                 outcome, error=str(error), request_id=outcome.request_id or error.request_id
             )
-        if loop.rejected is not None:
-            return replace(outcome, error="closed: the reply did not go on with the document")
+        if loop.closed is not None:
+            return replace(outcome, error=f"closed: {loop.closed}")
         return replace(outcome, error=str(self._interrupted or "the process was stopped"))
 
     def _take(self, text: str, saver: Saver, verdict: Verdict | None) -> None:
@@ -213,12 +221,17 @@ class JobRun:
             live.add(text)
 
     def _saver(self, call_key: int, next_seq: int) -> Saver:
+        settings = self._place.settings
+        if self.claim.rescues and not self.proven:
+            # Its process died with it before: the first text clears it, so that goes to the disk
+            # at once, lest kills in quick succession cost an innocent job its last rescue.
+            settings = replace(settings, checkpoint_s=0)
         return Saver(
             self._place.store,
             self.claim,
             call_key,
             next_seq,
-            self._place.settings,
+            settings,
             failed=lambda _: self.interrupt(Interruption.CLAIM_LOST),
         )
 
@@ -265,4 +278,4 @@ class JobRun:
 
 def _past(call: SavedCall) -> PastCall:
     rejected = call.outcome is not None and call.outcome.rejected is not None
-    return PastCall(call.resume_at, call.text, call.outcome, rejected)
+    return PastCall(call.resume_at, call.text, call.outcome, rejected, call.verdict)

@@ -174,7 +174,15 @@ class Worker:
             self._settled(run.claim.job_key)
 
     async def _claim(self) -> list[Claim]:
-        """Claim what fits: within our own concurrency, each batch's, and each model's in it."""
+        """Claim what fits: within our own concurrency, each batch's, and each model's in it.
+
+        A job whose next death would be its last has no other beside it of which nothing is saved:
+        a process that dies takes all its jobs along, and only the one at fault must be given up.
+        """
+        suspect_from = max(1, self._settings.max_rescues)
+        unproven = [run for run in self._running.values() if not run.proven]
+        if any(run.claim.rescues >= suspect_from for run in unproven):
+            return []
         by_batch = Counter(run.claim.batch_key for run in self._running.values())
         by_lane = Counter((run.claim.batch_key, run.claim.model) for run in self._running.values())
         open_lanes = await self._store.open_lanes(self._batch_keys)
@@ -195,7 +203,15 @@ class Worker:
                 ours = self._settings.concurrency - len(self._running) - len(claims)
                 free = min(free, ours)
             if free > 0:
-                claims += await self._store.claim(self._worker_id, batch_lanes, free)
+                claims += await self._store.claim(
+                    self._worker_id,
+                    batch_lanes,
+                    free,
+                    suspect_from=suspect_from,
+                    alone=not unproven and not claims,
+                )
+            if any(claim.rescues >= suspect_from for claim in claims):
+                break
         return claims
 
     async def _all_done(self) -> bool:

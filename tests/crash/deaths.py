@@ -9,6 +9,8 @@ one that finishes. The simulator lives in the case's own process and outlives th
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import json
 import os
 import shutil
@@ -16,13 +18,12 @@ import signal
 import sqlite3
 import sys
 import tempfile
+import threading
 import traceback
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import alembic.command  # noqa: F401  so that no fork has to import it again
 
 from runner import faults
 from runner.jobs.spec import BatchLimits, BatchSpec
@@ -33,6 +34,8 @@ from runner.simulator import Simulator, SimulatorOptions
 from runner.simulator.tokens import tokens_between
 from runner.simulator.validate import read_request
 from runner.store import migrate, submit
+from runner.store.records import Claim
+from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 from tests.house import Impatient, job
@@ -61,7 +64,7 @@ OPTIONS = SimulatorOptions(
     },
 )
 SETTINGS = WorkerSettings(
-    concurrency=CONCURRENCY, checkpoint_s=0.005, checkpoint_characters=20, poll_s=0.01
+    concurrency=CONCURRENCY, checkpoint_s=0.005, checkpoint_characters=40, poll_s=0.01
 )
 
 
@@ -69,11 +72,48 @@ async def work(folder: Path, base_url: str) -> None:
     """All that a process does with jobs: submits, works, exports."""
     client = MessagesClient(api_key="test-key", base_url=base_url, one_block=False)
     async with open_store(folder / "runner.db") as store:
+        witness(store, folder / "acknowledged")
         await store.submit(BatchSpec("b", BatchLimits(concurrency=CONCURRENCY)), JOBS)
         worker = Worker(store, client, settings=SETTINGS, random=Impatient())
         await worker.run()
         await export(store, folder / "out")
     await client.aclose()
+
+
+def witness(store: Store, file: Path) -> None:
+    """Write down, past all buffers, each chunk as soon as the store says that it is saved."""
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    save = store.save
+
+    def witnessed(claim: Claim, call_key: int, seq: int, text: str) -> asyncio.Future[None]:
+        future = save(claim, call_key, seq, text)
+        line = json.dumps([claim.job_key, seq, text]) + "\n"
+        future.add_done_callback(lambda _: future.exception() or os.write(log, line.encode()))
+        return future
+
+    store.save = witnessed  # type: ignore[method-assign]
+
+
+def lost_chunks(folder: Path) -> list[str]:
+    """Chunks that were acknowledged as saved and are not there."""
+    file = folder / "acknowledged"
+    if not file.exists():
+        return []
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with closing(sqlite3.connect(folder / "runner.db")) as connection:
+        saved = (
+            {
+                (key, seq): text
+                for key, seq, text in connection.execute("SELECT job_key, seq, text FROM chunk")
+            }
+            if lines
+            else {}
+        )
+    return [
+        f"acknowledged and not saved: job {key}, chunk {seq}: {text!r}"
+        for key, seq, text in lines
+        if saved.get((key, seq)) != text
+    ]
 
 
 class Process:
@@ -119,13 +159,13 @@ def saved_texts(folder: Path) -> dict[str, str]:
     with closing(sqlite3.connect(path)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunk'").fetchall():
             return {}
-        for id, call, resume_at, text in connection.execute(
+        for name, _, resume_at, text in connection.execute(
             "SELECT job.id, call.key, call.resume_at, coalesce(group_concat(chunk.text, ''), '')"
             " FROM call JOIN job ON job.key = call.job_key"
             " LEFT JOIN (SELECT * FROM chunk ORDER BY seq) AS chunk ON chunk.call_key = call.key"
             " GROUP BY call.key ORDER BY call.key"
         ):
-            texts[id] = texts.get(id, "")[:resume_at] + text
+            texts[name] = texts.get(name, "")[:resume_at] + text
     return texts
 
 
@@ -152,11 +192,12 @@ async def tell(folder: Path, story: list[Process]) -> dict[str, Any]:
                 break
             if statuses[-1] != -signal.SIGKILL:
                 wrong.append(f"a process ended with {statuses[-1]}")
+            wrong += lost_chunks(folder)
             saved = saved_texts(folder)
-            for id, document in true.items():
+            for name, document in true.items():
                 prompt = books.prompts.get(document.digest)
                 generated = prompt.coverage.characters if prompt else 0
-                kept = len(saved.get(id, ""))
+                kept = len(saved.get(name, ""))
                 may_be_twice += tokens_between(document.ends, min(kept, generated), generated)
         # What the API's own faults made the first run write twice is none of the deaths' doing.
         twice_before = books.tokens_generated_twice
@@ -171,8 +212,8 @@ async def tell(folder: Path, story: list[Process]) -> dict[str, Any]:
             wrong.append(f"{twice} tokens paid for twice, at most {allowed} were not saved")
         if books.divergences:
             wrong.append(f"divergences: {books.divergence_log}")
-        wrong += await look_at_store(folder, {id: d.text for id, d in true.items()})
-        requests = {id: books.prompts[d.digest].requests for id, d in true.items()}
+        wrong += await look_at_store(folder, {name: d.text for name, d in true.items()})
+        requests = {name: books.prompts[d.digest].requests for name, d in true.items()}
         wrong += look_at_ledger(folder, requests, books.requests, deaths=len(statuses))
     return {"statuses": statuses, "wrong": wrong}
 
@@ -213,9 +254,9 @@ def look_at_ledger(folder: Path, begun: dict[str, int], asked: int, *, deaths: i
         wrong.append("a call is still open")
     if not len(rows) - len(gone) <= asked <= len(rows):
         wrong.append(f"{asked} requests, but {len(rows)} calls of which {len(gone)} died")
-    for id, requests in begun.items():
-        if requests > sum(row[0] == id for row in rows):
-            wrong.append(f"{id}: {requests} answers were begun, more than it has calls")
+    for name, requests in begun.items():
+        if requests > sum(row[0] == name for row in rows):
+            wrong.append(f"{name}: {requests} answers were begun, more than it has calls")
     if len(gone) > deaths * CONCURRENCY:
         wrong.append(f"{len(gone)} calls died with {deaths} processes")
     if any(not row[4] for row in gone):
@@ -225,13 +266,32 @@ def look_at_ledger(folder: Path, begun: dict[str, int], asked: int, *, deaths: i
     return wrong
 
 
-def make_template(path: Path) -> None:
-    """An empty database, made in a child so that this process never opens one."""
+def make_ready(template: Path) -> None:
+    """Make an empty database, and import what a whole run imports by and by: in a child, so that
+    this process never opens a database, and no fork has to import it again."""
+    inlet, outlet = os.pipe()
     pid = os.fork()
     if pid == 0:
-        migrate.upgrade(path)
+        migrate.upgrade(template)
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(template, Path(folder) / "runner.db")
+            asyncio.run(rehearse(Path(folder)))
+        with os.fdopen(outlet, "w") as told:
+            told.write("\n".join(sys.modules))
         os._exit(0)
+    os.close(outlet)
+    with os.fdopen(inlet) as told:
+        for module in told.read().split():
+            with suppress(ImportError):
+                importlib.import_module(module)
     assert os.waitpid(pid, 0)[1] == 0
+    assert threading.active_count() == 1
+    gc.freeze()  # shared pages stay shared
+
+
+async def rehearse(folder: Path) -> None:
+    async with Simulator(OPTIONS) as simulator:
+        await work(folder, simulator.base_url)
 
 
 def try_case(case: list[str], log: str, template: Path) -> dict[str, Any]:
@@ -253,7 +313,7 @@ def try_case(case: list[str], log: str, template: Path) -> dict[str, Any]:
 
 def main() -> None:
     template = Path(sys.argv[1])
-    make_template(template)
+    make_ready(template)
     for line in sys.stdin:
         case, log = json.loads(line)
         inlet, outlet = os.pipe()

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 PROCESSES = 2
 # How often some points are reached hangs on timing (how many saves share a commit), so each is
 # tried beyond the count until so many processes in a row have not met their death.
-SURVIVALS = 2
+SURVIVALS = 1
 # Points that only a process with a dead predecessor reaches, and one that this run does not.
 AFTER_A_DEATH = ("rescue.before", "rescue.after")
 PREDECESSOR = "event.content_block_delta:9"
