@@ -17,6 +17,7 @@ from runner.store import migrate
 from runner.store.engine import database_path
 from runner.store.integrity import problems_found
 from runner.store.locks import WorkerLocks
+from runner.store.patience import Patience
 from runner.store.reads import Reader
 from runner.store.records import (
     BatchRow,
@@ -39,7 +40,8 @@ class ReadingStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._reader = Reader(path)
+        self._patience = Patience()
+        self._reader = Reader(path, self._patience)
         self._locks = WorkerLocks(path)
 
     @classmethod

@@ -15,11 +15,12 @@ from sqlalchemy import Executable, Row, bindparam, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runner.errors import NotFound
+from runner.errors import NotFound, StoreBlocked
 from runner.jobs.spec import JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
 from runner.store.calls import HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
+from runner.store.patience import Patience
 from runner.store.records import (
     BatchRow,
     Claim,
@@ -72,8 +73,9 @@ HELD_BY: Final = (
 class Reader:
     """The reading connections of one database."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: Patience) -> None:
         self._path = path
+        self._patience = patience
         self._engine: AsyncEngine = reading_engine(path)
         self._watcher: sqlite3.Connection | None = None
         self._running: set[asyncio.Future[Sequence[Row[Any]]]] = set()
@@ -99,11 +101,15 @@ class Reader:
     async def _rows(
         self, statement: Executable, values: Mapping[str, object] | None
     ) -> Sequence[Row[Any]]:
-        try:
-            async with self._engine.connect() as connection:
-                return (await connection.execute(statement, values)).all()
-        except DBAPIError as error:
-            raise (explained(error, self._path) or refused(error, self._path)) from error
+        while True:
+            try:
+                async with self._engine.connect() as connection:
+                    return (await connection.execute(statement, values)).all()
+            except (sqlite3.Error, DBAPIError) as error:
+                cause = explained(error, self._path) or refused(error, self._path)
+                if isinstance(cause, StoreBlocked) and await self._patience.sleep(cause):
+                    continue
+                raise cause from error
 
     def data_version(self) -> int:
         """Grows when another connection committed.

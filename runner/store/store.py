@@ -18,6 +18,7 @@ from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
 from runner.store import calls, claims, control, migrate, orders, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
+from runner.store.patience import Told
 from runner.store.reading import ReadingStore, no_database
 from runner.store.records import (
     CallStart,
@@ -46,7 +47,7 @@ class Store(ReadingStore):
     def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
         super().__init__(path)
         self._now_ms = now_ms
-        self._writer = Writer(path)
+        self._writer = Writer(path, self._patience)
 
     @classmethod
     async def open(
@@ -74,11 +75,28 @@ class Store(ReadingStore):
 
     async def close(self) -> None:
         """Commit what waits, give back the worker locks, and close every connection."""
+        self._patience.end()
         try:
             await self._reader.close()
         finally:
             await self._writer.close()
             self._locks.release_all()
+
+    # a database that cannot be used for a while
+
+    def wait_when_blocked(self, told: Told) -> None:
+        """From now on wait while the disk is full or another program locks the database.
+
+        Without it, whatever is asked for then fails with StoreBlocked.
+
+        Args:
+            told: called with the error when the waiting begins, and with None when it is over.
+        """
+        self._patience.begin(told)
+
+    def stop_waiting(self) -> None:
+        """End what `wait_when_blocked` began; what waits now fails with StoreBlocked."""
+        self._patience.end()
 
     # submitting
 

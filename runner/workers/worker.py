@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from runner import faults
-from runner.errors import RunnerError
+from runner.errors import RunnerError, StoreBlocked
 from runner.messages.client import MessagesClient
 from runner.messages.pace import Pace
 from runner.store.records import BatchRow, Claim, Lane
@@ -75,15 +75,23 @@ class Worker:
     def stop(self) -> None:
         """Stop soon: no new calls; what streams is saved, the jobs are handed back."""
         self.progress.stopping = True
+        self._store.stop_waiting()
         self._interrupt_all(Interruption.STOP)
         self._wake.set()
 
     async def run(self) -> None:
         """Work until there is nothing left to do, or until stopped.
 
+        While the disk is full or another program locks the database, nothing more is claimed or
+        sent; streams are read no further than fits in memory, and end when the lease does. What
+        they gave is saved, and the work goes on, when there is room again.
+
         Raises:
             StoreError: the database can take nothing more. Nothing saved is lost.
         """
+        self._store.wait_when_blocked(self._blocked)
+        if self.progress.stopping:
+            self._store.stop_waiting()
         try:
             while not await self._work_under_one_lease():
                 self.progress.notice("the lease was lost; going on under a new one")
@@ -91,6 +99,17 @@ class Worker:
             # Whatever ended the task groups: callers see the one error that was the cause.
             error = _cause(group)
             raise error from error.__cause__
+        finally:
+            self._store.stop_waiting()
+
+    def _blocked(self, error: StoreBlocked | None) -> None:
+        if error is None:
+            self.progress.notice("the database can be written again; the work goes on")
+        else:
+            self.progress.notice(
+                f"{error.what}: nothing more is asked for, and nothing is lost. {error.remedy}; "
+                "the work then goes on by itself"
+            )
 
     async def _work_under_one_lease(self) -> bool:
         """True: done or stopped. False: the lease was lost, the jobs are handed back."""
