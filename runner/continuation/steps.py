@@ -17,12 +17,14 @@ class PastCall:
     Args:
         outcome: None where its process died before it could say.
         rejected: its reply was rejected: it did not go on with the document.
+        verdict: what was known of its seam.
     """
 
     resume_at: int
     text: str
     outcome: CallOutcome | None
     rejected: bool = False
+    verdict: Verdict | None = None
 
 
 class Splice(Protocol):

@@ -162,7 +162,7 @@ class JobRun:
                     try:
                         async for piece in stream:
                             self._take(loop.feed(piece), saver, loop.verdict)
-                            if loop.rejected is not None:
+                            if loop.closed is not None:
                                 break  # nothing that follows can belong to the document
                             if saver.overfull:
                                 await saver.drain()
@@ -188,8 +188,8 @@ class JobRun:
             return replace(
                 outcome, error=str(error), request_id=outcome.request_id or error.request_id
             )
-        if loop.rejected is not None:
-            return replace(outcome, error="closed: the reply did not go on with the document")
+        if loop.closed is not None:
+            return replace(outcome, error=f"closed: {loop.closed}")
         return replace(outcome, error=str(self._interrupted or "the process was stopped"))
 
     def _take(self, text: str, saver: Saver, verdict: Verdict | None) -> None:
@@ -256,4 +256,4 @@ class JobRun:
 
 def _past(call: SavedCall) -> PastCall:
     rejected = call.outcome is not None and call.outcome.rejected is not None
-    return PastCall(call.resume_at, call.text, call.outcome, rejected)
+    return PastCall(call.resume_at, call.text, call.outcome, rejected, call.verdict)
