@@ -50,6 +50,7 @@ class Claim:
     job_id: str
     model: str
     attempt: int
+    rescues: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from runner import faults
 from runner.errors import StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
@@ -138,6 +139,7 @@ class Store:
                 receipt = _sum(receipt, await asyncio.shield(writing))
             if portion is None:
                 return receipt
+            faults.hit("submit.slice")
             writing = self._writer.submit(
                 partial(
                     submit.put_slice,
@@ -253,7 +255,15 @@ class Store:
         """Batches that are not paused and have available jobs, by model."""
         return await self._reader.open_lanes(batch_keys)
 
-    async def claim(self, worker_id: str, lanes: Sequence[Lane], limit: int) -> list[Claim]:
+    async def claim(
+        self,
+        worker_id: str,
+        lanes: Sequence[Lane],
+        limit: int,
+        *,
+        suspect_from: int | None = None,
+        alone: bool = True,
+    ) -> list[Claim]:
         """Claim available jobs: best priority first, then oldest, across the lanes.
 
         Empty also where the worker is not registered (any more). A claim that is cancelled while
@@ -262,6 +272,9 @@ class Store:
         Args:
             lanes: where to look, each with the free room it has.
             limit: jobs in all.
+            suspect_from: a job that was rescued so often is claimed by itself, and only when
+                `alone`; None: jobs are not suspected.
+            alone: the worker has no other job that a suspect could take down with it.
         """
         if limit <= 0 or not any(lane.free > 0 for lane in lanes):
             return []
@@ -272,6 +285,8 @@ class Store:
                 lanes=tuple(lanes),
                 limit=limit,
                 now_ms=self._now_ms(),
+                suspect_from=suspect_from,
+                alone=alone,
             )
         )
         try:

@@ -11,6 +11,7 @@ from random import Random
 
 import anyio
 
+from runner import faults
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import PastCall, Send
 from runner.errors import ClaimLost, StoreError
@@ -68,6 +69,12 @@ class JobRun:
         self._interrupted: Interruption | None = None
         self._stream_scope: anyio.CancelScope | None = None
         self._progressed = False  # text was saved in this run
+        self._savers: list[Saver] = []  # the open call's, or one that saved text
+
+    @property
+    def proven(self) -> bool:
+        """Whether some text was committed: if the process dies now, the job is counted anew."""
+        return any(saver.saved_any for saver in self._savers)
 
     def interrupt(self, why: Interruption) -> None:
         """Let go of the job soon: what has streamed in is saved, no further call is made."""
@@ -83,6 +90,7 @@ class JobRun:
         """
         try:
             loaded = await self._place.store.load(self.claim)
+            faults.hit("job.loaded")
             await self._go_on(loaded)
         except ClaimLost:
             log.info("job %s: the claim is lost, nothing more is written", self.claim.job_id)
@@ -113,12 +121,17 @@ class JobRun:
                 return await self._settle(judgement.HANDED_BACK)
             call_key = await self._begin(step, loop)
             saver = self._saver(call_key, next_seq)
+            if not self.proven:
+                self._savers = [saver]
             error, outcome = await self._stream(loop, step, saver)
             next_seq = saver.next_seq
+            faults.hit("call.before_end")
             settlement = await self._settlement(loop, error)
             if settlement is None:
                 await self._place.store.end_call(self.claim, call_key, outcome)
+                faults.hit("call.ended")
             else:
+                faults.hit("settle.before")
                 # One transaction: a job is never seen whole and unsettled.
                 return await self._place.store.end_call_and_settle(
                     self.claim, call_key, outcome, settlement
@@ -134,6 +147,7 @@ class JobRun:
             max_tokens=send.max_tokens,
             model=loop.spec.model,
         )
+        faults.hit("call.before_begin")
         call_key = await self._place.store.begin_call(self.claim, start)
         loop.begin(send)
         progress = self._place.progress
@@ -158,6 +172,7 @@ class JobRun:
             if self._interrupted is not None:
                 scope.cancel()
             try:
+                faults.hit("request.before")
                 async with self._place.client.stream(loop.request(send)) as stream:
                     try:
                         async for piece in stream:
@@ -172,6 +187,7 @@ class JobRun:
                 error = broken
             finally:
                 self._stream_scope = None
+                faults.hit("stream.ended")
                 outcome = self._explained(outcome, error, loop)
                 with anyio.move_on_after(HAND_BACK_S, shield=True):
                     self._take(loop.end(outcome), saver, loop.verdict)
@@ -247,6 +263,7 @@ class JobRun:
         return settlement
 
     async def _settle(self, settlement: Settlement) -> None:
+        faults.hit("settle.before")
         await self._place.store.settle(self.claim, settlement)
 
     async def _let_go(self, settlement: Settlement) -> None:

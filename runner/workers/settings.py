@@ -21,7 +21,8 @@ class WorkerSettings:
         heartbeat_s: time between two renewals of the lease.
         poll_s: longest time until new work in the database is noticed.
         rescue_s: time between two looks for dead processes.
-        max_rescues: times a job may take its process down with it before it is discarded.
+        max_rescues: times in a row a job may take its process down with it, before any of its text
+            is saved, without being discarded.
     """
 
     concurrency: int | None = None

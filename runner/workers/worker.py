@@ -13,6 +13,7 @@ from random import Random
 import anyio
 from anyio.abc import TaskGroup
 
+from runner import faults
 from runner.errors import RunnerError
 from runner.messages.client import MessagesClient
 from runner.messages.pace import Pace
@@ -96,12 +97,14 @@ class Worker:
         self._worker_id = uuid.uuid4().hex
         settings = self._settings
         lease = Lease(self._store, self._worker_id, settings)
+        faults.hit("worker.before_registration")
         await self._store.register_worker(
             self._worker_id,
             host=socket.gethostname(),
             pid=os.getpid(),
             lease_ms=round(settings.lease_s * 1000),
         )
+        faults.hit("worker.registered")
         rescuer = Rescuer(self._store, self._worker_id, settings, self.progress)
         await rescuer.look()
         lost = False
@@ -119,6 +122,7 @@ class Worker:
             async with anyio.create_task_group() as jobs:
                 await self._produce(jobs, lambda: lost)
             background.cancel_scope.cancel()
+        faults.hit("worker.before_retirement")
         await self._store.retire_worker(self._worker_id)
         return not lost
 
@@ -129,6 +133,7 @@ class Worker:
             await self._store.promote_due()
             claims = await self._claim()
             for claim in claims:
+                faults.hit("job.claimed")
                 run = self._running[claim.job_key] = JobRun(claim, self._place)
                 jobs.start_soon(self._run_job, run)
             if self.progress.stopping or lost():
@@ -142,6 +147,7 @@ class Worker:
     async def _run_job(self, run: JobRun) -> None:
         try:
             await run.run()
+            faults.hit("settle.after")
         finally:
             del self._running[run.claim.job_key]
             self._wake.set()
@@ -149,7 +155,15 @@ class Worker:
             self._settled(run.claim.job_key)
 
     async def _claim(self) -> list[Claim]:
-        """Claim what fits: within our own concurrency, each batch's, and each model's in it."""
+        """Claim what fits: within our own concurrency, each batch's, and each model's in it.
+
+        A job whose next death would be its last has no other beside it of which nothing is saved:
+        a process that dies takes all its jobs along, and only the one at fault must be given up.
+        """
+        suspect_from = max(1, self._settings.max_rescues)
+        unproven = [run for run in self._running.values() if not run.proven]
+        if any(run.claim.rescues >= suspect_from for run in unproven):
+            return []
         by_batch = Counter(run.claim.batch_key for run in self._running.values())
         by_lane = Counter((run.claim.batch_key, run.claim.model) for run in self._running.values())
         open_lanes = await self._store.open_lanes(self._batch_keys)
@@ -170,7 +184,15 @@ class Worker:
                 ours = self._settings.concurrency - len(self._running) - len(claims)
                 free = min(free, ours)
             if free > 0:
-                claims += await self._store.claim(self._worker_id, batch_lanes, free)
+                claims += await self._store.claim(
+                    self._worker_id,
+                    batch_lanes,
+                    free,
+                    suspect_from=suspect_from,
+                    alone=not unproven and not claims,
+                )
+            if any(claim.rescues >= suspect_from for claim in claims):
+                break
         return claims
 
     async def _all_done(self) -> bool:

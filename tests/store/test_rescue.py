@@ -78,8 +78,25 @@ async def test_a_job_that_kills_its_workers_is_discarded(hands, store: Store) ->
         assert await store.rescue(f"w{rescue}", max_rescues=2) == ["a"]
     job = await hands.job()
     assert (job.state, job.rescues, job.finish) == (State.DISCARDED, 3, None)
-    assert job.error == "its process died 3 times while working on it"
+    assert job.error == (
+        "its process died 3 times in a row while working on it, "
+        "each time before any of its text was saved"
+    )
     assert await store.unfinished() == 0
+
+
+async def test_a_job_that_goes_on_between_kills_is_never_given_up(hands, store: Store) -> None:
+    await hands.submit()
+    for rescue in range(5):
+        claim = await hands.claim(f"w{rescue}")
+        await store.save(claim, await hands.begin(claim, number=rescue + 1), rescue, "more")
+        assert await store.rescue(f"w{rescue}", max_rescues=2) == ["a"]
+        job = await hands.job()
+        assert (job.state, job.rescues) == (State.AVAILABLE, 1)
+    # Text of an earlier claim is no progress of this one.
+    await hands.claim("w5")
+    await store.rescue("w5", max_rescues=2)
+    assert (await hands.job()).rescues == 2
 
 
 async def test_a_rescuer_that_looked_too_early_changes_nothing(hands, store: Store) -> None:
