@@ -8,6 +8,7 @@ real texts and made circles: `benchmarks/circles.py`, docs/continuation.md.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 from runner.continuation.document import GrowingDocument
@@ -23,6 +24,7 @@ _MOST_CANDIDATES = 50
 # nearly all are; in the most monotonous tables and logs still one in seven.
 _PIECE = 24  # characters
 _WINDOWS = ((LEAST, 0.10), (4 * LEAST, 0.05))
+_PACKS = 0.2  # the part that packing leaves of a text that may go in circles
 
 _SHOWN = 60
 
@@ -84,6 +86,9 @@ def _nearly(tail: str) -> Circle | None:
             return None
         start = len(tail) - size
         window = " ".join(tail[start:].casefold().split())
+        packed = window.encode()
+        if len(zlib.compress(packed, 1)) > _PACKS * len(packed):
+            continue  # much in it is new; the compressor tells so many times faster than we can
         pieces = [window[at : at + _PIECE] for at in range(len(window) - _PIECE + 1)]
         if len(pieces) < LEAST // 2:
             continue  # hardly anything but white space: nothing is known of it

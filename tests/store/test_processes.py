@@ -52,7 +52,7 @@ async def test_what_was_acknowledged_survives_a_kill(hands, store: Store, databa
     for _ in range(10):
         with start(SAVER, database) as child:
             assert child.stdout is not None
-            for _ in range(random.randint(1, 3000)):  # noqa: S311 - any moment will do
+            for _ in range(random.randint(1, 3000)):
                 line = child.stdout.readline()
                 assert line, "the child died by itself"
                 acknowledged.add(tuple(map(int, line.split())))  # type: ignore[arg-type]
