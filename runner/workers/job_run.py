@@ -221,12 +221,17 @@ class JobRun:
             live.add(text)
 
     def _saver(self, call_key: int, next_seq: int) -> Saver:
+        settings = self._place.settings
+        if self.claim.rescues and not self.proven:
+            # Its process died with it before: the first text clears it, so that goes to the disk
+            # at once, lest kills in quick succession cost an innocent job its last rescue.
+            settings = replace(settings, checkpoint_s=0)
         return Saver(
             self._place.store,
             self.claim,
             call_key,
             next_seq,
-            self._place.settings,
+            settings,
             failed=lambda _: self.interrupt(Interruption.CLAIM_LOST),
         )
 

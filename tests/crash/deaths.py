@@ -34,6 +34,8 @@ from runner.simulator import Simulator, SimulatorOptions
 from runner.simulator.tokens import tokens_between
 from runner.simulator.validate import read_request
 from runner.store import migrate, submit
+from runner.store.records import Claim
+from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 from tests.house import Impatient, job
@@ -70,11 +72,48 @@ async def work(folder: Path, base_url: str) -> None:
     """All that a process does with jobs: submits, works, exports."""
     client = MessagesClient(api_key="test-key", base_url=base_url, one_block=False)
     async with open_store(folder / "runner.db") as store:
+        witness(store, folder / "acknowledged")
         await store.submit(BatchSpec("b", BatchLimits(concurrency=CONCURRENCY)), JOBS)
         worker = Worker(store, client, settings=SETTINGS, random=Impatient())
         await worker.run()
         await export(store, folder / "out")
     await client.aclose()
+
+
+def witness(store: Store, file: Path) -> None:
+    """Write down, past all buffers, each chunk as soon as the store says that it is saved."""
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    save = store.save
+
+    def witnessed(claim: Claim, call_key: int, seq: int, text: str) -> asyncio.Future[None]:
+        future = save(claim, call_key, seq, text)
+        line = json.dumps([claim.job_key, seq, text]) + "\n"
+        future.add_done_callback(lambda _: future.exception() or os.write(log, line.encode()))
+        return future
+
+    store.save = witnessed  # type: ignore[method-assign]
+
+
+def lost_chunks(folder: Path) -> list[str]:
+    """Chunks that were acknowledged as saved and are not there."""
+    file = folder / "acknowledged"
+    if not file.exists():
+        return []
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    with closing(sqlite3.connect(folder / "runner.db")) as connection:
+        saved = (
+            {
+                (key, seq): text
+                for key, seq, text in connection.execute("SELECT job_key, seq, text FROM chunk")
+            }
+            if lines
+            else {}
+        )
+    return [
+        f"acknowledged and not saved: job {key}, chunk {seq}: {text!r}"
+        for key, seq, text in lines
+        if saved.get((key, seq)) != text
+    ]
 
 
 class Process:
@@ -153,6 +192,7 @@ async def tell(folder: Path, story: list[Process]) -> dict[str, Any]:
                 break
             if statuses[-1] != -signal.SIGKILL:
                 wrong.append(f"a process ended with {statuses[-1]}")
+            wrong += lost_chunks(folder)
             saved = saved_texts(folder)
             for name, document in true.items():
                 prompt = books.prompts.get(document.digest)

@@ -53,7 +53,7 @@ async def test_a_poisonous_job_is_given_up_and_the_others_finish(tmp_path):
     bad = [job("poison-1"), job("poison-2")]
     jobs = [good[0], bad[0], *good[1:3], bad[1], *good[3:]]
     # Long enough that nobody has text when the poison works.
-    async with Simulator(SimulatorOptions(first_token_s=0.2)) as simulator:
+    async with Simulator(SimulatorOptions(first_token_s=0.1)) as simulator:
         async with open_store(database) as store:
             await store.submit(BatchSpec("b", BatchLimits(concurrency=5)), jobs)
         deaths = 0

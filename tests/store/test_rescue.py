@@ -10,7 +10,7 @@ import pytest
 from runner.errors import ClaimLost
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.states import Finish, State
-from runner.store.records import Settlement
+from runner.store.records import Lane, Settlement
 from runner.store.store import Store
 from tests.store.hands import make_spec
 
@@ -97,6 +97,26 @@ async def test_a_job_that_goes_on_between_kills_is_never_given_up(hands, store: 
     await hands.claim("w5")
     await store.rescue("w5", max_rescues=2)
     assert (await hands.job()).rescues == 2
+
+
+async def test_a_suspect_is_claimed_alone(hands, store: Store) -> None:
+    await hands.submit(make_spec("poison"), make_spec("beside"), make_spec("fresh"))
+    lane = Lane(hands.batch_key, "m", 2)
+    await hands.register("dead")
+    assert len(await store.claim("dead", [lane], 2)) == 2
+    await store.rescue("dead", max_rescues=3)
+
+    async def claim(*, alone: bool, free: int = 3) -> list[str]:
+        lanes = [Lane(hands.batch_key, "m", free)]
+        claims = await store.claim("w", lanes, free, suspect_from=1, alone=alone)
+        return [claim.job_id for claim in claims]
+
+    await hands.register("w")
+    assert await claim(alone=False, free=2) == []
+    assert await claim(alone=True) == ["poison"]
+    assert await claim(alone=True) == ["beside"]
+    assert await claim(alone=False) == ["fresh"]
+    assert await store.check() == []
 
 
 async def test_a_rescuer_that_looked_too_early_changes_nothing(hands, store: Store) -> None:
