@@ -19,6 +19,8 @@ from runner.errors import NotFound
 from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
 from runner.jobs.spec import JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
+from runner.jobs.traits import PrefillAnswer
+from runner.store import memory
 from runner.store.calls import HELD, HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
 from runner.store.records import (
@@ -189,6 +191,10 @@ class Reader:
         if batch_keys is not None:
             statement = statement.where(job_count.c.batch_key.in_(batch_keys))
         return int((await self.rows(statement))[0][0])
+
+    async def remembered(self, endpoint: str, model: str) -> PrefillAnswer | None:
+        rows = await self.rows(memory.recalled(endpoint, model))
+        return PrefillAnswer(rows[0].prefill) if rows else None
 
     async def open_lanes(self, batch_keys: Collection[int] | None) -> list[OpenLane]:
         statement = (
