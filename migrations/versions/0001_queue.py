@@ -199,6 +199,16 @@ def upgrade() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "model_memory",
+        sa.Column("endpoint", sa.Text, primary_key=True),
+        sa.Column("model", sa.Text, primary_key=True),
+        sa.Column("prefill", sa.Text, nullable=False),
+        sa.Column("learned_ms", Whole, nullable=False),
+        sa.CheckConstraint("prefill IN ('taken', 'refused', 'restarted')"),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
     op.execute("CREATE TRIGGER job_count_insert AFTER INSERT ON job BEGIN\n" + ADD + "END")
     op.execute(
         "CREATE TRIGGER job_count_update AFTER UPDATE OF state, finish, model ON job\n"

@@ -9,6 +9,7 @@ import signal
 import click
 
 from runner.simulator import FaultKind, Simulator, SimulatorOptions
+from runner.simulator.behaviours import Behaviour
 from runner.simulator.faults import Fault
 
 _FAULTS = ", ".join(FaultKind)
@@ -35,6 +36,24 @@ def _probabilities(
         _check_fault(name, option)
         try:
             found[name] = float(value)
+        except ValueError:
+            found[name] = -1.0
+        if not 0 <= found[name] <= 1:
+            raise click.BadParameter("a probability is a number from 0 to 1.", param=option)
+    return found
+
+
+def _behaviours(
+    _context: click.Context, option: click.Parameter, words: tuple[str, ...]
+) -> dict[str, float]:
+    found = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in list(Behaviour):
+            message = f"{name!r} is no behaviour. Known: {', '.join(Behaviour)}."
+            raise click.BadParameter(message, param=option)
+        try:
+            found[name] = float(value or 1)
         except ValueError:
             found[name] = -1.0
         if not 0 <= found[name] <= 1:
@@ -133,6 +152,18 @@ def _least_and_most(
 @click.option(
     "--slow-start-seconds", type=click.FloatRange(0), default=5.0, help="How slow a slow start is."
 )
+@click.option(
+    "--behaviour",
+    "behaviours",
+    multiple=True,
+    metavar="NAME[=PROBABILITY]",
+    callback=_behaviours,
+    help="How models answer when asked to go on by a user turn; may be repeated, the rest obeys. "
+    f"Names: {', '.join(Behaviour)}.",
+)
+@click.option(
+    "--prefill-restarts", is_flag=True, help="Let models named local-… begin afresh on a prefill."
+)
 def simulate(
     port: int,
     seed: int,
@@ -151,6 +182,8 @@ def simulate(
     script: dict[int, str],
     retry_after_seconds: int,
     slow_start_seconds: float,
+    behaviours: dict[str, float],
+    prefill_restarts: bool,
 ) -> None:
     """Serve a simulated Messages API on this machine, until Ctrl-C.
 
@@ -179,6 +212,8 @@ def simulate(
         fault_script=script,
         retry_after_s=retry_after_seconds,
         slow_start_s=slow_start_seconds,
+        behaviours=behaviours,
+        prefill_restarts=prefill_restarts,
     )
     asyncio.run(_serve(options))
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.continuation.document import GrowingDocument
+from runner.continuation.fresh_start import FreshStart
 from runner.continuation.steps import Plan
 from runner.continuation.text import Intake
 from runner.jobs.call import Strategy, Verdict
@@ -26,11 +27,12 @@ def resume_point(document: GrowingDocument, spec: JobSpec) -> int:
 
 def plan(spec: JobSpec, traits: ModelTraits, document: GrowingDocument, resume_at: int) -> Plan:
     """The next call, which goes on at the very character where the document is cut."""
+    blocks = document.blocks(resume_at)
     return Plan(
         strategy=Strategy.PREFILL,
         resume_at=resume_at,
-        messages=(*spec.messages, _assistant_turn(document.blocks(resume_at), traits)),
-        splice=Intake(Verdict.EXACT),
+        messages=(*spec.messages, _assistant_turn(blocks, traits)),
+        splice=FreshStart("".join(blocks)) if traits.may_restart else Intake(Verdict.EXACT),
     )
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from runner.jobs.call import Strategy
 from runner.jobs.conditions import check_until
 from runner.jobs.conversation import check_messages, check_system
-from runner.jobs.keys import KNOWN, REFUSED_PARAMS, misspelt_field, unknown_key
+from runner.jobs.keys import KNOWN, REFUSED_PARAMS, SAMPLING, misspelt_field, unknown_key
+from runner.jobs.model_names import takes_sampling, thinking_refused
 from runner.jobs.problems import Path, Report, quoted
 from runner.jobs.spec import (
     ID_PATTERN,
@@ -81,6 +82,8 @@ def build_job(id: str | None, fields: Mapping[str, Json], report: Report) -> Job
         report(("model",), "no model is named", "Write `model: …` here or under `defaults`.")
     messages = _read_messages(fields, report)
     known = check_fields(fields, report)
+    if isinstance(model, str):
+        _check_against_model(model, fields, report)
     if report.count != before or id is None:
         return None
     params = fields.get("params")
@@ -229,6 +232,19 @@ def _check_params(value: Json, report: Report) -> None:
             elif near := misspelt_field(key):
                 what = f"the Messages API knows no field {quoted(key)}"
                 report((*path, key), what, f"Did you mean `{near}`?", on_key=True)
+
+
+def _check_against_model(model: str, fields: Mapping[str, Json], report: Report) -> None:
+    """Report what this very model is known to refuse: it would cost the job, at night."""
+    params, thinking = fields.get("params"), fields.get("thinking")
+    for key in SAMPLING if isinstance(params, Mapping) and not takes_sampling(model) else ():
+        if key in params:
+            fix = "Take it out, and say in the prompt how bold the text should be."
+            report(("params", key), f"{model} refuses `{key}`", fix, on_key=True)
+    kind = thinking.get("type") if isinstance(thinking, Mapping) else None
+    if isinstance(kind, str) and (takes := thinking_refused(model, kind)):
+        what = f"{model} refuses thinking of type {quoted(kind)}"
+        report(("thinking",), what, f"It takes {' or '.join(f'`{k}`' for k in sorted(takes))}.")
 
 
 def _read_continuation(value: Json, report: Report) -> ContinuationSpec:

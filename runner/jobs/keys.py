@@ -64,10 +64,8 @@ NOT_YET: dict[str, tuple[str, str]] = {
     ),
 }
 
-_SAMPLING = (
-    "the current Messages API refuses it for every model",
-    "Take it out, and say in the prompt how bold the text should be.",
-)
+# Older models and local ones take these in `params`; which ones refuse them is checked apart.
+SAMPLING = ("temperature", "top_p", "top_k")
 _TOOLS = (
     "runner writes documents and does not run tools",
     "Take it out, or use the Messages API directly for this job.",
@@ -88,13 +86,15 @@ REFUSED_PARAMS: dict[str, tuple[str, str]] = {
         ),
         _OWN_KEY,
     ),
-    **dict.fromkeys(("temperature", "top_p", "top_k"), _SAMPLING),
     **dict.fromkeys(("tools", "tool_choice", "mcp_servers"), _TOOLS),
     "stream": ("every answer is streamed, so that it can be saved as it comes", "Take it out."),
 }
 
 # Request fields that people write straight into a job.
-_PARAMS = ("service_tier", "inference_geo", "cache_control", "container", "context_management")
+_PARAMS = (
+    *("service_tier", "inference_geo", "cache_control", "container", "context_management"),
+    *SAMPLING,
+)
 
 _OTHER_WORDS = {
     "custom_id": "id",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.messages.errors import CallError, ErrorKind
+from runner.messages.headers import NO_LIMITS, RateLimits
 
 LONGEST_MESSAGE = 300  # characters of the API's own words that we repeat
 
@@ -22,7 +23,8 @@ RUNNER_DOES: Mapping[ErrorKind, str] = {
     ErrorKind.RATE_LIMIT: "Rests all calls to that model as long as the API asks; costs no attempt.",
     ErrorKind.CREDENTIALS: "Pauses the batch and says why. Nothing is discarded.",
     ErrorKind.SPEND_CAP: "Pauses the batch and says why. Nothing is discarded.",
-    ErrorKind.PREFILL_REFUSED: "Discards this job and keeps its text. The others go on.",
+    ErrorKind.PREFILL_REFUSED: "Goes on by `turn`, and remembers it for this model and endpoint; "
+    "costs no attempt. A job that asks for `strategy: prefill` is discarded, its text kept.",
     ErrorKind.JOB: "Discards this job and keeps its text. The others go on.",
 }
 # Where waiting mends it, the message need not tell the reader what to do.
@@ -65,7 +67,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         ErrorKind.PREFILL_REFUSED,
         "The model does not go on from a prefill",
-        "Use a model that takes prefill, such as claude-haiku-4-5, without thinking.",
+        "Take `strategy: prefill` out, or use a model that takes it, such as claude-haiku-4-5.",
         *_BAD_REQUEST,
         pattern=_pattern(r"prefill|must end with a user message|must start with a thinking block"),
     ),
@@ -231,6 +233,7 @@ class Failure:
         message: in the words of whoever told it; hostile input.
         retry_after_s: seconds the server asks us to wait.
         should_retry: the server says that trying again helps (`x-should-retry: true`).
+        rate_limits: as the response's headers told them.
     """
 
     message: str
@@ -240,6 +243,7 @@ class Failure:
     retry_after_s: float | None = None
     should_retry: bool = False
     request_id: str | None = None
+    rate_limits: RateLimits = NO_LIMITS
 
     @staticmethod
     def from_body(body: object, **known: Any) -> Failure:
@@ -286,6 +290,7 @@ def call_error(failure: Failure, *, secrets: Collection[str] = ()) -> CallError:
         status=failure.status,
         retry_after_s=failure.retry_after_s,
         request_id=request_id,
+        rate_limits=failure.rate_limits,
     )
 
 

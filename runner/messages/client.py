@@ -19,6 +19,7 @@ import aiohttp
 import anthropic
 import anyio
 import httpx2
+import jiter
 
 from runner import faults
 from runner.errors import UsageError
@@ -29,9 +30,11 @@ from runner.messages.classify import Failure, call_error
 from runner.messages.errors import CallError, CredentialsError
 from runner.messages.events import Reply
 from runner.messages.headers import RateLimits, retry_after_s
+from runner.messages.model_info import ModelInfo
 from runner.messages.sse import EventTooLong, SseParser
 
 CONNECT_TIMEOUT_S = 10.0
+MODEL_INFO_TIMEOUT_S = 5.0  # what it tells is good to know, and not worth a long wait
 # While no text is being written the model may be thinking, and the stream brings nothing but pings.
 THINKING_PATIENCE = 5
 # After the last event only the end of the response is missing: worth a moment, for then its
@@ -84,6 +87,7 @@ class MessagesClient:
             api_key = _NO_KEY  # also keeps a login meant for Anthropic away from this server
         self._read_timeout_s = read_timeout_s
         self._one_block = one_block
+        self._infos: dict[str, ModelInfo | None] = {}
         # Some local servers announce keep-alive and hang up all the same, and then the next request
         # fails: theirs are not kept.
         keep_alive = one_block is False or not foreign
@@ -118,8 +122,24 @@ class MessagesClient:
         return str(self._sdk.base_url).rstrip("/")
 
     def traits(self, model: str) -> ModelTraits:
-        """What `model` can take at this endpoint."""
-        return models.traits(model, self.base_url, one_block=self._one_block)
+        """What `model` can take at this endpoint, as far as `model_info` or the table knows."""
+        info = self._infos.get(model)
+        return models.traits(model, self.base_url, one_block=self._one_block, info=info)
+
+    async def model_info(self, model: str) -> ModelInfo | None:
+        """What the endpoint tells of `model`, asked once; None where it tells nothing.
+
+        Many endpoints do not have this, so whatever goes wrong is no error.
+        """
+        if model not in self._infos:
+            self._infos[model] = None
+            with suppress(anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS):
+                async with asyncio.timeout(MODEL_INFO_TIMEOUT_S):
+                    response = await self._sdk.models.with_raw_response.retrieve(
+                        model, extra_headers=self._headers
+                    )
+                    self._infos[model] = ModelInfo.from_body(_json(await response.read()))
+        return self._infos[model]
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -172,6 +192,7 @@ class MessagesClient:
                 retry_after_s=retry_after_s(headers, datetime.now(UTC)),
                 should_retry=headers.get("x-should-retry") == "true",
                 request_id=error.request_id,
+                rate_limits=RateLimits.from_headers(headers),
             )
         elif isinstance(error, UnicodeEncodeError):
             failure = Failure("a lone surrogate stands in it", type="unsendable")
@@ -297,6 +318,13 @@ class CallStream:
         with anyio.move_on_after(_END_OF_BODY_S), suppress(*_TRANSPORT_ERRORS):
             async for _ in self._packets:
                 pass
+
+
+def _json(body: bytes) -> object:
+    try:
+        return jiter.from_json(body)
+    except ValueError:
+        return None
 
 
 def _is_anthropic(url: str) -> bool:

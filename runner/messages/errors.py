@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from runner.errors import RunnerError
+from runner.messages.headers import NO_LIMITS, RateLimits
 
 
 class ErrorKind(StrEnum):
@@ -32,6 +33,7 @@ class CallError(RunnerError):
         type: the API's error code where it gave one, else its error type; or our own name for
             what broke (`unreachable`, `timeout`, `broken_stream`, `unsendable`).
         retry_after_s: seconds the server asks us to wait; None where it named none.
+        rate_limits: as the headers of the refused response told them.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class CallError(RunnerError):
         status: int | None = None,
         retry_after_s: float | None = None,
         request_id: str | None = None,
+        rate_limits: RateLimits = NO_LIMITS,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -50,3 +53,4 @@ class CallError(RunnerError):
         self.status = status
         self.retry_after_s = retry_after_s
         self.request_id = request_id
+        self.rate_limits = rate_limits

@@ -47,6 +47,9 @@ class RateLimits:
         )
 
 
+NO_LIMITS = RateLimits()
+
+
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds the server asks us to wait, as it said them; None where it named none.
 

@@ -28,6 +28,10 @@ class Pace:
         until = self._clock() + max(0.0, seconds)
         self._cooled_until[model] = max(until, self._cooled_until.get(model, until))
 
+    def rest_s(self, model: str) -> float:
+        """Seconds for which no call to `model` may start yet; 0 when one may start now."""
+        return max(0.0, self._cooled_until.get(model, -math.inf) - self._clock())
+
     def cooling(self, model: str) -> bool:
         """Whether no call to `model` may start now."""
-        return self._clock() < self._cooled_until.get(model, -math.inf)
+        return self.rest_s(model) > 0

@@ -89,6 +89,7 @@ class PromptBooks:
     requests: int = 0
     tokens_generated: int = 0
     tokens_generated_twice: int = 0
+    anchor_tokens: int = 0
     restarts: int = 0
     divergences: int = 0
     coverage: Coverage = field(default_factory=Coverage)
@@ -108,6 +109,8 @@ class Books:
         tokens_generated: tokens handed to the transport.
         tokens_generated_twice: those of them that an earlier moment had generated already for the
             same prompt.
+        anchor_tokens: those of them that are no part of the document: the last words repeated on
+            request, an opening, a comment, a circle.
         output_tokens_billed: what the answers' own usage came to; a broken stream is billed for
             what was generated.
     """
@@ -122,6 +125,7 @@ class Books:
     disconnects: int = 0
     tokens_generated: int = 0
     tokens_generated_twice: int = 0
+    anchor_tokens: int = 0
     restarts: int = 0
     divergences: int = 0
     input_tokens: int = 0
@@ -209,17 +213,30 @@ class Books:
         return prompt
 
     def generated(
-        self, prompt: PromptBooks, document: Document, start: int, end: int, tokens: int
+        self,
+        prompt: PromptBooks,
+        document: Document,
+        start: int,
+        end: int,
+        tokens: int,
+        apart: int = 0,
     ) -> None:
-        """So many tokens were handed to the transport: the document's characters start to end."""
+        """So many tokens were handed to the transport: the document's characters start to end.
+
+        Args:
+            tokens: all of them.
+            apart: those of them that are no part of the document.
+        """
         twice = 0
         if end > start:
             for low, high in prompt.coverage.add(start, end):
                 twice += tokens_between(document.ends, low, high)
         # A span that begins or ends within a token has its part of it in common with the rest.
-        twice = min(twice, tokens)
+        twice = min(twice, tokens - apart)
         prompt.tokens_generated += tokens
         prompt.tokens_generated_twice += twice
+        prompt.anchor_tokens += apart
+        self.anchor_tokens += apart
         self.tokens_generated += tokens
         self.tokens_generated_twice += twice
         self._changed()

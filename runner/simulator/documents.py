@@ -72,6 +72,11 @@ class Document:
     markers: Markers
     prompt_tokens: tuple[int, ...]
 
+    def input_tokens(self, request: Request) -> list[int]:
+        """Tokens of each block of the request."""
+        asking = [count_tokens(block.text or "") for block in request.asking_blocks]
+        return [*self.prompt_tokens, *self.prefill_tokens(request), *asking]
+
     def prefill_tokens(self, request: Request) -> list[int]:
         """Tokens of each block of the request's prefill."""
         if not self.text.startswith(request.prefill):

@@ -18,6 +18,8 @@ class Markers:
         refusal_after: tokens of the document that are written before the refusal.
         fault: a fault that strikes this prompt's first request, and no other.
         always: a fault that strikes every request with this prompt.
+        behaviour: how this prompt's answers are given (`behaviours.Behaviour`).
+        thinks: tokens that are thought before each answer.
     """
 
     tokens: int | None = None
@@ -25,6 +27,8 @@ class Markers:
     refusal_after: int = 0
     fault: str | None = None
     always: str | None = None
+    behaviour: str | None = None
+    thinks: int = 0
 
     @classmethod
     def read(cls, prompt: str) -> Markers:
@@ -40,6 +44,8 @@ class Markers:
             refusal_after=_number(values.get("refusal_after")) or 0,
             fault=values.get("fault"),
             always=values.get("always"),
+            behaviour=values.get("behaviour"),
+            thinks=_number(values.get("thinks")) or 0,
         )
 
 

@@ -5,7 +5,8 @@ Source: Messages API documentation, models overview, prompt caching and rate lim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 _ADAPTIVE = frozenset({"adaptive"})
@@ -23,6 +24,8 @@ class Model:
         thinking: the types of thinking it takes.
         rate_class: models of one class share their rate limits.
         prefill: whether an assistant message may come last.
+        restarts: it takes an assistant message that comes last, and begins its answer afresh all
+            the same, as some local servers do.
     """
 
     id: str
@@ -34,6 +37,7 @@ class Model:
     thinking: frozenset[str]
     rate_class: str
     prefill: bool = False
+    restarts: bool = False
 
     def info(self) -> dict[str, Any]:
         """The model as `GET /v1/models/{id}` tells it."""
@@ -130,6 +134,26 @@ _DATED = {
 }
 
 
-def find_model(name: str) -> Model | None:
-    """The model of that name or dated name; None where there is none."""
+# Names that a later model might bear, and models behind a local server.
+_NEW = re.compile(r"claude-[a-z]+-(?:[6-9]|\d\d)(?:-\d{1,2})?(?:-\d{8})?")
+_LOCAL = "local-"
+
+
+def find_model(name: str, *, prefill_restarts: bool = False) -> Model | None:
+    """The model of that name or dated name; None where there is none.
+
+    Names of a sixth generation and later are new models: like all since 4.6, they take no prefill.
+    Names that begin with `local-` are models of a local server, which take it; with
+    `prefill_restarts`, or where the name has "restart" in it, they begin afresh all the same.
+    """
+    if _NEW.fullmatch(name):
+        return replace(_large(name.removeprefix("claude-"), "2026-11-20", 512, _ADAPTIVE), id=name)
+    if name.startswith(_LOCAL):
+        local = _small(name, "2026-01-01", 1_000_000, name)
+        return replace(local, id=name, restarts=prefill_restarts or "restart" in name)
     return MODELS.get(_DATED.get(name, name))
+
+
+def is_local(name: str) -> bool:
+    """Whether it is a model of a local server, which knows no list of models."""
+    return name.startswith(_LOCAL)

@@ -31,6 +31,9 @@ class SimulatorOptions:
         retry_after_s: what `retry-after` says in a 429 that is a fault.
         slow_start_s: seconds before the headers of a slow start.
         ping_interval_s: seconds between pings while nothing else is sent.
+        behaviours: probability for each way of answering (`behaviours.Behaviour`) that is not
+            simply to obey.
+        prefill_restarts: models behind local servers (`local-…`) begin afresh after a prefill.
     """
 
     port: int = 0
@@ -51,3 +54,5 @@ class SimulatorOptions:
     retry_after_s: int = 1
     slow_start_s: float = 5.0
     ping_interval_s: float = 10.0
+    behaviours: Mapping[str, float] = field(default_factory=dict)
+    prefill_restarts: bool = False

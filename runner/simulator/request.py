@@ -35,8 +35,11 @@ class Request:
 
     Args:
         model_name: the model as the request names it.
-        prompt: the blocks before a trailing assistant message.
-        prefill_blocks: the blocks of that message; empty where there is none.
+        prompt: the blocks before the text so far.
+        prefill_blocks: the blocks of the text so far: a trailing assistant message, or the one
+            before a user turn that asks to go on; empty where there is none.
+        asking_blocks: the blocks of that user turn; empty where there is none.
+        anchor: the last words of the text so far that it asks to repeat.
         extra_tokens: input tokens of whatever is not a block, such as tools.
     """
 
@@ -47,11 +50,18 @@ class Request:
     stop_sequences: Sequence[str]
     prompt: Sequence[Block]
     prefill_blocks: Sequence[Block]
+    asking_blocks: Sequence[Block] = ()
+    anchor: str = ""
     extra_tokens: int = 0
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All blocks in order."""
+        return (*self.prompt, *self.prefill_blocks, *self.asking_blocks)
 
     @cached_property
     def prefill(self) -> str:
-        """The beginning of the answer that the request gives, its blocks joined with nothing."""
+        """The text so far as the request gives it, its blocks joined with nothing."""
         return "".join(block.text or "" for block in self.prefill_blocks)
 
     @cached_property

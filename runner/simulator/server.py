@@ -13,13 +13,14 @@ from typing import Any
 from aiohttp import web
 
 from runner.simulator import wire
+from runner.simulator.behaviours import BehaviourPlan, lead
 from runner.simulator.books import Books
 from runner.simulator.cache import PromptCache
 from runner.simulator.documents import Document, Library
 from runner.simulator.faults import Fault, FaultKind, FaultPlan
 from runner.simulator.generate import answer
 from runner.simulator.limits import RateLimits
-from runner.simulator.models import MODELS, Model, find_model
+from runner.simulator.models import MODELS, Model, find_model, is_local
 from runner.simulator.options import SimulatorOptions
 from runner.simulator.problems import ApiProblem, invalid
 from runner.simulator.request import Request
@@ -42,6 +43,7 @@ class Server:
         self.library = Library(options.seed, options.document_tokens)
         self._options = options
         self._faults = FaultPlan(options.faults, options.fault_script)
+        self._behaviours = BehaviourPlan(options.behaviours)
         self._cache = PromptCache()
         self._limits: dict[str, RateLimits] = {}
         self._marker_faults_spent: set[str] = set()
@@ -98,7 +100,8 @@ class Server:
             raise self._struck(fault)
         self._check_key(http)
         version = check_version(http.headers.get("anthropic-version"))
-        request = read_request(parse_body(raw), version)
+        restarts = self._options.prefill_restarts
+        request = read_request(parse_body(raw), version, prefill_restarts=restarts)
         self.books.asked_how(stream=request.stream)
         document = self.library.document(request)
         fault = self._marker_fault(document) or fault
@@ -127,9 +130,8 @@ class Server:
     ) -> tuple[Call, RateLimits]:
         """Bill the input, plan the answer, enter both in the books."""
         now_s = _now_s()
-        tokens = [*document.prompt_tokens, *document.prefill_tokens(request)]
-        blocks = [*request.prompt, *request.prefill_blocks]
-        usage = self._cache.bill(request.model, blocks, tokens, request.extra_tokens, now_s)
+        tokens = document.input_tokens(request)
+        usage = self._cache.bill(request.model, request.blocks, tokens, request.extra_tokens, now_s)
         model = request.model
         window = min(
             self._options.context_window_tokens or model.context_window_tokens,
@@ -140,12 +142,20 @@ class Server:
         limits = self._limits_of(model)
         limits.admit(usage.input_tokens + usage.creation_tokens, now_s)
         self._cache.keep(usage, now_s)
+        # Of its own, so that the faults of a seed stay where they are.
+        moods = Random(f"{self._options.seed}:behaviour:{self._messages_count}")  # noqa: S311
+        try:
+            behaviour = self._behaviours.draw(request, document.markers.behaviour, moods)
+        except ValueError as error:
+            raise invalid(f"simulator: no such behaviour in the prompt's mark: {error}") from error
         planned = answer(
             request,
             document,
             document.markers,
             room_tokens=window - usage.total_tokens,
             tear_characters=self._options.tear_characters,
+            behaviour=behaviour,
+            lead=lead(behaviour, request, moods) if request.asking_blocks else "",
         )
         prompt = self.books.begun(document, request.prefill, usage)
         message_id = self._name("msg", self._count)
@@ -195,7 +205,10 @@ class Server:
                 texts.append(piece.text)
                 done += piece.tokens
                 document = call.answer.document
-                self.books.generated(call.prompt, document, piece.start, piece.end, piece.tokens)
+                apart = piece.tokens if piece.apart else 0
+                self.books.generated(
+                    call.prompt, document, piece.start, piece.end, piece.tokens, apart
+                )
             limits.spend_output(done, _now_s())
             stop_reason, disconnected = call.answer.stop_reason, False
         finally:
@@ -215,7 +228,7 @@ class Server:
         version = check_version(http.headers.get("anthropic-version"))
         request = read_request(parse_body(raw), version, counting=True)
         document = self.library.document(request)
-        tokens = [*document.prompt_tokens, *document.prefill_tokens(request)]
+        tokens = document.input_tokens(request)
         self.books.answered(200)
         return self._json(http, {"input_tokens": request.extra_tokens + sum(tokens)})
 
@@ -245,7 +258,7 @@ class Server:
         self.books.asked("models")
         self._check_key(http)
         name = http.match_info["id"]
-        model = find_model(name)
+        model = None if is_local(name) else find_model(name)
         if model is None:
             raise ApiProblem(404, "not_found_error", f"model: {name}")
         self.books.answered(200)

@@ -46,7 +46,7 @@ class Simulator:
             self._server = Server(self._options)
         except ValueError as error:
             raise SimulatorError(
-                f"The simulator's faults: {error}. See docs/simulator.md for their names."
+                f"The simulator's options: {error}. See docs/simulator.md for the names."
             ) from error
         self._runner: web.AppRunner | None = None
 
@@ -96,7 +96,8 @@ class Simulator:
         """What one endless answer to this request body would be, from the document's beginning.
 
         Args:
-            body: as for `POST /v1/messages`; a trailing assistant message does not matter.
+            body: as for `POST /v1/messages`; the text so far and a request to go on with it do
+                not matter.
 
         Raises:
             ApiProblem: the real API would refuse the body.

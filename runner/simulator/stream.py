@@ -108,16 +108,20 @@ class Stream:
         """
         answer = self._call.answer
         opening = [wire.message_start(self._call.request, self._call.message_id, self._call.usage)]
-        has_text = answer.text_end > answer.start or answer.torn
-        if has_text:
-            opening.append(wire.BLOCK_START)
+        index = 0
+        if answer.thinking_tokens:
+            opening += wire.thinking_block(answer.thinking_tokens)
+            self.tokens += answer.thinking_tokens
+            index = 1
+        if answer.has_text:
+            opening.append(wire.block_start(index))
         await self._frame([*opening, wire.PING])
         await self._pause(self._options.first_token_s)
         await self._text()
         if self._strike_at is not None:  # the answer was too short for its fault
             await self._strike(None)
         closing = [wire.message_delta(answer, self._call.usage), wire.MESSAGE_STOP]
-        await self._frame([wire.BLOCK_STOP, *closing] if has_text else closing)
+        await self._frame([wire.block_stop(index), *closing] if answer.has_text else closing)
 
     async def _text(self) -> None:
         call, speed = self._call, self._options.tokens_per_second
@@ -126,36 +130,40 @@ class Stream:
         started_s = self._loop.time()
         waiting: list[bytes] = []
         first: Piece | None = None
-        tokens = 0
+        tokens = apart = 0
+        block = 1 if call.answer.thinking_tokens else 0
         for index, piece in enumerate(call.answer.pieces(self._options.tokens_per_event)):
             if speed:
                 await self._pause(started_s + self.tokens / speed - self._loop.time())
             for gate in self._gates:
                 if waiting and first is not None:
-                    await self._hand_over(waiting, first.start, piece.start, tokens)
-                    waiting, first, tokens = [], None, 0
+                    await self._hand_over(waiting, first.start, piece.start, tokens, apart)
+                    waiting, first, tokens, apart = [], None, 0, 0
                 await gate.pass_through(call.request, piece)
             if index == self._strike_at:
                 await self._strike(piece)
                 data = wire.broken_delta(piece.text)
             else:
-                data = wire.text_delta(piece.text) if piece.text else b""
+                data = wire.text_delta(piece.text, block) if piece.text else b""
             if self._kind is FaultKind.UNKNOWN_EVENTS and index % _UNKNOWN_EVERY == 0:
                 data += wire.UNKNOWN_EVENT + wire.UNKNOWN_DELTA
             waiting.append(data)
             first = first or piece
             tokens += piece.tokens
+            apart += piece.tokens if piece.apart else 0
             if len(waiting) >= packet:
-                await self._hand_over(waiting, first.start, piece.end, tokens)
-                waiting, first, tokens = [], None, 0
+                await self._hand_over(waiting, first.start, piece.end, tokens, apart)
+                waiting, first, tokens, apart = [], None, 0, 0
         if first is not None:
-            await self._hand_over(waiting, first.start, piece.end, tokens)
+            await self._hand_over(waiting, first.start, piece.end, tokens, apart)
 
-    async def _hand_over(self, events: list[bytes], start: int, end: int, tokens: int) -> None:
+    async def _hand_over(
+        self, events: list[bytes], start: int, end: int, tokens: int, apart: int
+    ) -> None:
         call = self._call
         # First the books: whoever has read a token can rely on it being counted.
         self.tokens += tokens
-        self._books.generated(call.prompt, call.answer.document, start, end, tokens)
+        self._books.generated(call.prompt, call.answer.document, start, end, tokens, apart)
         self._limits.spend_output(tokens, self._loop.time())
         await self._write(b"".join(events))
         if not self._options.tokens_per_second:

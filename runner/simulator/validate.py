@@ -13,6 +13,7 @@ from runner.simulator.models import Model, find_model
 from runner.simulator.problems import ApiProblem, invalid
 from runner.simulator.request import Block, Request
 from runner.simulator.tokens import count_tokens
+from runner.simulator.turns import anchor_of, asks_to_go_on
 
 VERSION_WITHOUT_SAMPLING = "2026-10-21"
 _VERSIONS = frozenset({"2023-01-01", "2023-06-01", VERSION_WITHOUT_SAMPLING})
@@ -57,8 +58,17 @@ def parse_body(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def read_request(body: Mapping[str, Any], version: str, *, counting: bool = False) -> Request:
+def read_request(
+    body: Mapping[str, Any],
+    version: str,
+    *,
+    counting: bool = False,
+    prefill_restarts: bool = False,
+) -> Request:
     """Check a body of `/v1/messages` (or of `count_tokens`) and make a request of it.
+
+    Args:
+        prefill_restarts: models of local servers begin afresh after a prefill.
 
     Raises:
         ApiProblem: with the status and message the real API answers.
@@ -73,19 +83,24 @@ def read_request(body: Mapping[str, Any], version: str, *, counting: bool = Fals
     for name in required:
         if name not in body:
             raise invalid(f"{name}: Field required")
-    model = _model(body["model"])
+    model = _model(body["model"], prefill_restarts=prefill_restarts)
     max_tokens = 1 if counting else _max_tokens(body["max_tokens"], model)
     _check_thinking(body.get("thinking"), model, max_tokens, counting=counting)
     stream = body.get("stream", False)
     if not isinstance(stream, bool):
         raise invalid("stream: Input should be a valid boolean")
-    prompt, prefill = _blocks(body)
-    _check_breakpoints(body.get("cache_control"), [*prompt, *prefill])
+    prompt, given, asking = _blocks(body)
+    _check_breakpoints(body.get("cache_control"), [*prompt, *given, *asking])
     if body.get("cache_control") is not None:
         ttl_s = _cache_ttl_s(body["cache_control"], "cache_control")
-        _mark_last(prefill or prompt, ttl_s)
-    if prefill:
-        _check_prefill(body, model, prefill)
+        _mark_last(asking or given or prompt, ttl_s)
+    anchor = ""
+    if given and not asking:
+        _check_prefill(body, model, given)
+    elif asking:
+        anchor = anchor_of(_text(given), _text(asking))
+        if not asks_to_go_on(_text(given), _text(asking), anchor):
+            prompt, given, asking, anchor = [*prompt, *given, *asking], [], [], ""
     tools = body.get("tools")
     return Request(
         model=model,
@@ -94,17 +109,23 @@ def read_request(body: Mapping[str, Any], version: str, *, counting: bool = Fals
         stream=stream,
         stop_sequences=_stop_sequences(body.get("stop_sequences")),
         prompt=tuple(prompt),
-        prefill_blocks=tuple(prefill),
+        prefill_blocks=tuple(given),
+        asking_blocks=tuple(asking),
+        anchor=anchor,
         extra_tokens=count_tokens(json.dumps(tools)) if tools else 0,
     )
 
 
-def _model(name: object) -> Model:
+def _text(blocks: Sequence[Block]) -> str:
+    return "".join(block.text or "" for block in blocks)
+
+
+def _model(name: object, *, prefill_restarts: bool) -> Model:
     if not isinstance(name, str):
         raise invalid("model: Input should be a valid string")
     if not name:
         raise invalid("model: String should have at least 1 character")
-    model = find_model(name)
+    model = find_model(name, prefill_restarts=prefill_restarts)
     if model is None:
         raise ApiProblem(404, "not_found_error", f"model: {name}")
     return model
@@ -154,8 +175,8 @@ def _stop_sequences(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _blocks(body: Mapping[str, Any]) -> tuple[list[Block], list[Block]]:
-    """The prompt's blocks and those of a trailing assistant message."""
+def _blocks(body: Mapping[str, Any]) -> tuple[list[Block], list[Block], list[Block]]:
+    """The prompt's blocks, those of the last assistant message, and those behind it."""
     prompt: list[Block] = []
     if body.get("system"):
         prompt += _content(body["system"], "system", "system")
@@ -164,7 +185,8 @@ def _blocks(body: Mapping[str, Any]) -> tuple[list[Block], list[Block]]:
         raise invalid("messages: Input should be a valid list")
     if not messages:
         raise invalid("messages: at least one message is required")
-    trailing: list[Block] = []
+    given: list[Block] = []
+    asking: list[Block] = []
     for index, message in enumerate(messages):
         place = f"messages.{index}"
         if not isinstance(message, Mapping):
@@ -181,12 +203,15 @@ def _blocks(body: Mapping[str, Any]) -> tuple[list[Block], list[Block]]:
             raise invalid(f"{place}.content: Field required")
         blocks = _content(message["content"], role, f"{place}.content")
         if role == "assistant":
-            trailing += blocks
+            if asking:
+                prompt += [*given, *asking]
+                given, asking = [], []
+            given += blocks
+        elif given:
+            asking += blocks
         else:
-            prompt += trailing
             prompt += blocks
-            trailing = []
-    return prompt, trailing
+    return prompt, given, asking
 
 
 def _content(value: object, role: str, place: str) -> list[Block]:

@@ -15,9 +15,10 @@ from runner.simulator.generate import Answer
 from runner.simulator.problems import ApiProblem, error_object
 from runner.simulator.request import Request
 
-_DELTA_HEAD = (
-    'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+_DELTA_HEADS = tuple(
+    f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":{index},'
     '"delta":{"type":"text_delta","text":'
+    for index in (0, 1)
 )
 _DELTA_TAIL = "}}\n\n"
 # The API says this much before it knows better.
@@ -25,11 +26,6 @@ _PLACEHOLDER_OUTPUT_TOKENS = 1
 _EXPLANATION = "This request was declined because a marker in its prompt asks for a refusal."
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
-BLOCK_START = (
-    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
-    b'"content_block":{"type":"text","text":""}}\n\n'
-)
-BLOCK_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}\n\n'
 MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 UNKNOWN_EVENT = b'event: sparkle\ndata: {"type":"sparkle","index":0,"glow":[1,{"a":null}]}\n\n'
 UNKNOWN_DELTA = (
@@ -44,14 +40,38 @@ def event(value: Mapping[str, Any]) -> bytes:
     return f"event: {value['type']}\ndata: {data}\n\n".encode()
 
 
-def text_delta(text: str) -> bytes:
+def block_start(index: int, kind: str = "text") -> bytes:
+    """The event that opens a content block."""
+    block = {"type": "text", "text": ""}
+    if kind == "thinking":
+        block = {"type": "thinking", "thinking": "", "signature": ""}
+    return event({"type": "content_block_start", "index": index, "content_block": block})
+
+
+def block_stop(index: int) -> bytes:
+    """The event that closes a content block."""
+    return event({"type": "content_block_stop", "index": index})
+
+
+def thinking_block(tokens: int) -> list[bytes]:
+    """The events of a block of thinking, which says how long it took and nothing else."""
+    thought = {"type": "thinking_delta", "thinking": f"({tokens} tokens of thinking)"}
+    signature = {"type": "signature_delta", "signature": "c2ltdWxhdGVk"}
+    deltas = [
+        event({"type": "content_block_delta", "index": 0, "delta": delta})
+        for delta in (thought, signature)
+    ]
+    return [block_start(0, "thinking"), *deltas, block_stop(0)]
+
+
+def text_delta(text: str, index: int = 0) -> bytes:
     """The event that carries a piece of text."""
-    return (_DELTA_HEAD + encode_basestring(text) + _DELTA_TAIL).encode()
+    return (_DELTA_HEADS[index] + encode_basestring(text) + _DELTA_TAIL).encode()
 
 
 def broken_delta(text: str) -> bytes:
     """A text event whose data ends too early."""
-    return (_DELTA_HEAD + encode_basestring(text)[:-1] + "\n\n").encode()
+    return (_DELTA_HEADS[0] + encode_basestring(text)[:-1] + "\n\n").encode()
 
 
 def error_event(problem: ApiProblem, request_id: str) -> bytes:
@@ -83,7 +103,10 @@ def whole_message(
 ) -> bytes:
     """The body of an answer in one piece."""
     message = _message(request, message_id) | _stop(answer)
-    message["content"] = [{"type": "text", "text": text}] if text else []
+    content: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    if answer.thinking_tokens:
+        content.insert(0, {"type": "thinking", "thinking": "…", "signature": "c2ltdWxhdGVk"})
+    message["content"] = content
     message["usage"] = _usage(usage, answer.output_tokens)
     return json.dumps(message, ensure_ascii=False).encode()
 

@@ -13,6 +13,7 @@ from typing import Self
 from runner.errors import StoreUnavailable
 from runner.jobs.spec import JobSpec
 from runner.jobs.states import Finish, State
+from runner.jobs.traits import PrefillAnswer
 from runner.store import migrate
 from runner.store.engine import database_path
 from runner.store.integrity import problems_found
@@ -176,6 +177,10 @@ class ReadingStore:
     async def unfinished(self, batch_keys: Collection[int] | None = None) -> int:
         """How many jobs are not final."""
         return await self._reader.unfinished(batch_keys)
+
+    async def remembered(self, endpoint: str, model: str) -> PrefillAnswer | None:
+        """How a model answered a prefill, behind an endpoint; None: nobody has seen it yet."""
+        return await self._reader.remembered(endpoint, model)
 
     async def data_version(self) -> int:
         """A number that changes when anybody committed something; cheap enough to poll."""

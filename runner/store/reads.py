@@ -18,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runner.errors import NotFound, StoreBlocked
 from runner.jobs.spec import JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
+from runner.jobs.traits import PrefillAnswer
+from runner.store import memory
 from runner.store.calls import HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
 from runner.store.patience import Patience
@@ -172,6 +174,10 @@ class Reader:
         if batch_keys is not None:
             statement = statement.where(job_count.c.batch_key.in_(batch_keys))
         return int((await self.rows(statement))[0][0])
+
+    async def remembered(self, endpoint: str, model: str) -> PrefillAnswer | None:
+        rows = await self.rows(memory.recalled(endpoint, model))
+        return PrefillAnswer(rows[0].prefill) if rows else None
 
     async def open_lanes(self, batch_keys: Collection[int] | None) -> list[OpenLane]:
         statement = (

@@ -29,6 +29,7 @@ from sqlalchemy import (
 
 from runner.jobs.call import Strategy, Verdict
 from runner.jobs.states import FINAL, Finish, State
+from runner.jobs.traits import PrefillAnswer
 from runner.store.records import EventKind, PauseCause
 
 # The newest migration. Kept here so that opening a current database needs no Alembic.
@@ -261,6 +262,19 @@ job_count = Table(
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="Kept counts of jobs, so that nobody needs to count them; triggers on `job` keep it",
+)  # fmt: skip
+
+model_memory = Table(
+    "model_memory",
+    metadata,
+    Column("endpoint", Text, primary_key=True, nullable=False, comment="the base URL it was met at"),
+    Column("model", Text, primary_key=True, nullable=False, comment="the model"),
+    Column("prefill", Text, nullable=False, comment="how it answered a prefill: `taken`, `refused` or `restarted`, which is beginning the answer afresh"),
+    Column("learned_ms", Whole, nullable=False, comment="when that was seen"),
+    one_of("prefill", PrefillAnswer),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="What the API has shown of models, so that it is asked once and not once a job; rows may be deleted at any time",
 )  # fmt: skip
 
 _ADD = """\

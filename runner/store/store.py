@@ -16,7 +16,8 @@ from runner.errors import StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
-from runner.store import calls, claims, control, migrate, orders, rescue, settle, submit
+from runner.jobs.traits import PrefillAnswer
+from runner.store import calls, claims, control, memory, migrate, orders, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
 from runner.store.patience import Told
 from runner.store.reading import ReadingStore, no_database
@@ -385,6 +386,20 @@ class Store(ReadingStore):
     async def resume(self, batch_key: int, *, causes: Collection[PauseCause] | None = None) -> bool:
         """End a pause, if it has one of these causes; whether one was ended."""
         return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
+
+    # what the API has shown of models
+
+    async def remember(self, endpoint: str, model: str, prefill: PrefillAnswer) -> None:
+        """Keep how a model answered a prefill, behind an endpoint."""
+        await self._writer.run(
+            partial(
+                memory.remember,
+                endpoint=endpoint,
+                model=model,
+                prefill=prefill,
+                now_ms=self._now_ms(),
+            )
+        )
 
     # the owner's orders
 

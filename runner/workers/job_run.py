@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,8 +16,10 @@ from runner import faults
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import PastCall, Send
 from runner.errors import ClaimLost, StoreError
-from runner.jobs.call import CallOutcome, Verdict
+from runner.jobs.call import CallOutcome, Strategy, Verdict
+from runner.jobs.spec import JobSpec
 from runner.jobs.states import State
+from runner.jobs.traits import ModelTraits, PrefillAnswer
 from runner.messages.client import MessagesClient
 from runner.messages.errors import CallError, ErrorKind
 from runner.messages.pace import Pace
@@ -24,6 +27,7 @@ from runner.store.records import CallStart, Claim, LoadedJob, SavedCall, Settlem
 from runner.store.store import Store
 from runner.workers import judgement
 from runner.workers.checkpoint import Saver
+from runner.workers.models import Models
 from runner.workers.progress import LAST_WORDS, LiveJob, Progress
 from runner.workers.settings import WorkerSettings
 
@@ -52,6 +56,7 @@ class Workplace:
 
     store: Store
     client: MessagesClient
+    models: Models
     pace: Pace
     progress: Progress
     settings: WorkerSettings
@@ -67,7 +72,8 @@ class JobRun:
         self.claim = claim
         self._place = workplace
         self._interrupted: Interruption | None = None
-        self._stream_scope: anyio.CancelScope | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._trial: asyncio.Lock | None = None  # held while we find out about prefill
         self._progressed = False  # text was saved in this run
         self._savers: list[Saver] = []  # the open call's, or one that saved text
 
@@ -79,8 +85,8 @@ class JobRun:
     def interrupt(self, why: Interruption) -> None:
         """Let go of the job soon: what has streamed in is saved, no further call is made."""
         self._interrupted = self._interrupted or why
-        if self._stream_scope is not None:
-            self._stream_scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def run(self) -> None:
         """Work on the job.
@@ -110,33 +116,106 @@ class JobRun:
             self._place.progress.live.pop(self.claim.job_key, None)
 
     async def _go_on(self, loaded: LoadedJob) -> None:
-        loop = ContinuationLoop(
-            loaded.spec,
-            self._place.client.traits(loaded.spec.model),
-            [_past(call) for call in loaded.calls],
-        )
+        while await self._write(loaded):
+            loaded = await self._place.store.load(self.claim)
+
+    async def _write(self, loaded: LoadedJob) -> bool:
+        """Make calls until the job is settled: False; or until another strategy is to take over."""
+        place, spec = self._place, loaded.spec
+        traits = await self._traits(spec.model)
+        loop = ContinuationLoop(spec, traits, [_past(call) for call in loaded.calls])
         next_seq = loaded.next_seq
         while isinstance(step := loop.next_step(), Send):
             if self._interrupted is not None:
-                return await self._settle(judgement.HANDED_BACK)
-            call_key = await self._begin(step, loop)
-            saver = self._saver(call_key, next_seq)
-            if not self.proven:
-                self._savers = [saver]
-            error, outcome = await self._stream(loop, step, saver)
+                await self._settle(judgement.HANDED_BACK)
+                return False
+            if rest_s := place.pace.rest_s(spec.model):
+                await self._settle(judgement.at_rest(rest_s))
+                return False
+            try:
+                if await self._outdated(spec, step):
+                    return True
+                if self._scope is not None and self._scope.cancel_called:
+                    continue
+                call_key = await self._begin(step, loop)
+                saver = self._saver(call_key, next_seq)
+                if not self.proven:
+                    self._savers = [saver]
+                error, outcome = await self._stream(loop, step, saver)
+                answer = await self._answer_to_prefill(loop, step, error)
+            finally:
+                self._end_trial()
             next_seq = saver.next_seq
             faults.hit("call.before_end")
-            settlement = await self._settlement(loop, error)
+            refused = answer is not None and answer is not PrefillAnswer.TAKEN
+            if refused and spec.continuation.strategy is None:
+                await place.store.end_call(self.claim, call_key, outcome)
+                return True
+            restarted = answer is PrefillAnswer.RESTARTED
+            settlement = judgement.RESTARTED if restarted else await self._settlement(loop, error)
             if settlement is None:
-                await self._place.store.end_call(self.claim, call_key, outcome)
+                await place.store.end_call(self.claim, call_key, outcome)
                 faults.hit("call.ended")
-            else:
-                faults.hit("settle.before")
-                # One transaction: a job is never seen whole and unsettled.
-                return await self._place.store.end_call_and_settle(
-                    self.claim, call_key, outcome, settlement
-                )
-        return await self._settle(judgement.of_end(step))
+                continue
+            faults.hit("settle.before")
+            # One transaction: a job is never seen whole and unsettled.
+            await place.store.end_call_and_settle(self.claim, call_key, outcome, settlement)
+            return False
+        await self._settle(judgement.of_end(step))
+        return False
+
+    def _interruptible(self) -> anyio.CancelScope:
+        """A scope that an interruption cancels."""
+        scope = self._scope = anyio.CancelScope()
+        if self._interrupted is not None:
+            scope.cancel()
+        return scope
+
+    async def _traits(self, model: str) -> ModelTraits:
+        """What the model takes; what the table says, should a stop come before the API answers."""
+        with self._interruptible():
+            return await self._place.models.traits(model)
+        return self._place.client.traits(model)
+
+    async def _outdated(self, spec: JobSpec, send: Send) -> bool:
+        """Let the first prefill of an unknown model go alone; whether what another one found out
+        meanwhile asks for another plan."""
+        models = self._place.models
+        if send.plan.strategy is not Strategy.PREFILL or models.knows(spec.model):
+            return False
+        trial = models.trial(spec.model)
+        with self._interruptible():
+            await trial.acquire()
+            self._trial = trial
+            answer = await models.recall(spec.model)
+            if answer is not None:
+                self._end_trial()
+            automatic = spec.continuation.strategy is None
+            return automatic and answer not in (None, PrefillAnswer.TAKEN)
+        return False
+
+    def _end_trial(self) -> None:
+        """Let others of this model go on."""
+        if self._trial is not None:
+            self._trial.release()
+            self._trial = None
+
+    async def _answer_to_prefill(
+        self, loop: ContinuationLoop, send: Send, error: CallError | None
+    ) -> PrefillAnswer | None:
+        """How the model answered a prefill, remembered for all; None where the call did not show."""
+        if send.plan.strategy is not Strategy.PREFILL:
+            return None
+        if error is not None and error.kind is ErrorKind.PREFILL_REFUSED:
+            answer, words = PrefillAnswer.REFUSED, "takes no prefill"
+        elif loop.rejected is not None:
+            answer, words = PrefillAnswer.RESTARTED, "begins afresh after a prefill"
+        else:
+            return None
+        model = loop.spec.model
+        if await self._place.models.learn(model, answer):
+            self._place.progress.notice(f"{model} {words}; its documents go on by `turn`")
+        return answer
 
     async def _begin(self, send: Send, loop: ContinuationLoop) -> int:
         plan = send.plan
@@ -165,18 +244,19 @@ class JobRun:
         self, loop: ContinuationLoop, send: Send, saver: Saver
     ) -> tuple[CallError | None, CallOutcome]:
         """Make the call and save what streams in, whatever becomes of it."""
+        place = self._place
         error: CallError | None = None
         outcome = CallOutcome(None)
-        with anyio.CancelScope() as scope:
-            self._stream_scope = scope
-            if self._interrupted is not None:
-                scope.cancel()
+        with self._interruptible():
             try:
                 faults.hit("request.before")
-                async with self._place.client.stream(loop.request(send)) as stream:
+                async with place.client.stream(loop.request(send)) as stream:
                     try:
                         async for piece in stream:
                             self._take(loop.feed(piece), saver, loop.verdict)
+                            if self._trial is not None and loop.verdict is Verdict.EXACT:
+                                await place.models.learn(loop.spec.model, PrefillAnswer.TAKEN)
+                                self._end_trial()
                             if loop.closed is not None:
                                 break  # nothing that follows can belong to the document
                             if saver.overfull:
@@ -186,7 +266,7 @@ class JobRun:
             except CallError as broken:
                 error = broken
             finally:
-                self._stream_scope = None
+                self._scope = None
                 faults.hit("stream.ended")
                 outcome = self._explained(outcome, error, loop)
                 with anyio.move_on_after(HAND_BACK_S, shield=True):
@@ -277,5 +357,9 @@ class JobRun:
 
 
 def _past(call: SavedCall) -> PastCall:
-    rejected = call.outcome is not None and call.outcome.rejected is not None
-    return PastCall(call.resume_at, call.text, call.outcome, rejected, call.verdict)
+    outcome = call.outcome
+    rejected = outcome is not None and outcome.rejected is not None
+    if rejected and outcome is not None and call.strategy is Strategy.PREFILL:
+        # The server began afresh: that says nothing about how the model answers a `turn`.
+        outcome, rejected = replace(outcome, stop_reason=None), False
+    return PastCall(call.resume_at, call.text, outcome, rejected, call.verdict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from random import Random
 
 from runner.continuation.steps import CannotContinue, Finished
@@ -17,6 +18,20 @@ PAUSES = {
 }
 
 HANDED_BACK = Settlement(State.AVAILABLE)
+RESTARTED = Settlement(
+    State.DISCARDED,
+    error="the server takes a prefill and begins its answer afresh all the same. "
+    "Take `strategy: prefill` out, so that the document goes on by `turn`",
+)
+
+
+def at_rest(seconds: float) -> Settlement:
+    """What becomes of a job whose model must rest, because another job met its rate limit."""
+    return Settlement(
+        State.SCHEDULED,
+        error="waits: the model's rate limit was met",
+        delay_ms=ceil(1000 * seconds),
+    )
 
 
 def of_end(step: Finished | CannotContinue) -> Settlement:

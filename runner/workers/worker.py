@@ -21,6 +21,7 @@ from runner.store.records import BatchRow, Claim, Lane
 from runner.store.store import Store
 from runner.workers.job_run import Interruption, JobRun, Workplace
 from runner.workers.lease import Lease
+from runner.workers.models import Models
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
@@ -64,6 +65,7 @@ class Worker:
         self._place = Workplace(
             store=store,
             client=client,
+            models=Models(store, client),
             pace=self._pace,
             progress=self.progress,
             settings=settings,

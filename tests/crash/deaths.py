@@ -201,20 +201,24 @@ async def tell(folder: Path, story: list[Process]) -> dict[str, Any]:
                 may_be_twice += tokens_between(document.ends, min(kept, generated), generated)
         # What the API's own faults made the first run write twice is none of the deaths' doing.
         twice_before = books.tokens_generated_twice
-        requests_before = books.requests
+        requests_before = books.requests_by_kind["messages"]
         last = await story[-1].run(simulator.base_url)
         if last != 0:
             wrong.append(f"the last process ended with {last}")
         await asyncio.wait_for(books.wait_for(lambda books: books.streams_open == 0), 5)
         twice = books.tokens_generated_twice - twice_before
-        allowed = may_be_twice + SEAM_TOKENS * (books.requests - requests_before + CONCURRENCY)
+        allowed = may_be_twice + SEAM_TOKENS * (
+            books.requests_by_kind["messages"] - requests_before + CONCURRENCY
+        )
         if twice > allowed:
             wrong.append(f"{twice} tokens paid for twice, at most {allowed} were not saved")
         if books.divergences:
             wrong.append(f"divergences: {books.divergence_log}")
         wrong += await look_at_store(folder, {name: d.text for name, d in true.items()})
         requests = {name: books.prompts[d.digest].requests for name, d in true.items()}
-        wrong += look_at_ledger(folder, requests, books.requests, deaths=len(statuses))
+        wrong += look_at_ledger(
+            folder, requests, books.requests_by_kind["messages"], deaths=len(statuses)
+        )
     return {"statuses": statuses, "wrong": wrong}
 
 

@@ -44,7 +44,7 @@ def test_figures_in_the_tables() -> None:
     assert f"| 1 to {MAX_ATTEMPTS} | {BatchLimits().max_attempts} |" in DOC
     assert f"| 1 to {MAX_CALLS} | {ContinuationSpec().max_calls} |" in DOC
     assert ContinuationSpec().max_output_tokens is None
-    for key in ("temperature", "tools", "stream"):
+    for key in ("tools", "stream"):
         assert key in REFUSED_PARAMS
     for key in ("max_cost_usd", "prices", "confirm_above_usd", "requests_per_minute"):
         assert key in NOT_YET
