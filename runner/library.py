@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,18 @@ async def run(
     send, receive = anyio.create_memory_object_stream[int](math.inf)
     try:
         keys = await lift_pauses(store, batches)
+
+        def settled(job_key: int) -> None:
+            with suppress(anyio.BrokenResourceError):  # nobody wants to hear of it any more
+                send.send_nowait(job_key)
+
         worker = Worker(
             store,
             client,
             batch_keys=keys,
             settings=settings,
             progress=progress,
-            settled=send.send_nowait,
+            settled=settled,
         )
         errors: list[Exception] = []  # kept, so that they come out as they are, in no group
         async with anyio.create_task_group() as tasks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
-from runner.continuation.likeness import plain
+from runner.continuation.likeness import goes_round, plain
 from runner.continuation.text import clean_end
 
 RECENT = 4_000  # characters of the document's end in which an anchor must stand only once
@@ -20,7 +20,8 @@ class Anchor:
 
     Args:
         text: as they stand in the document.
-        unique: they stand only once in its recent text.
+        unique: they stand only once in it, and a reply that begins with them repeats them for
+            certain.
     """
 
     text: str
@@ -57,9 +58,22 @@ def choose(text: str) -> Anchor:
         length = len(recent) - start
         if length < MIN_ANCHOR or words < MIN_ANCHOR_WORDS:
             continue
-        if seen.count(plain(recent[start:]).text) == 1:
+        if _is_unique(recent[start:], seen, text):
             return Anchor(recent[start:], unique=True)
-    return Anchor(recent[start:], unique=seen.count(plain(recent[start:]).text) == 1)
+    return Anchor(recent[start:], unique=_is_unique(recent[start:], seen, text))
+
+
+def _is_unique(words: str, seen: str, text: str) -> bool:
+    """Whether they stand once in the recent text, however written, and once in the whole, and
+    cannot be the next round of a chorus.
+
+    Counted so that places that overlap count apart: "la la la" stands twice in "la la la la".
+    """
+    likeness = plain(words).text
+    once = 0 <= seen.find(likeness) == seen.rfind(likeness) and text.find(words) == text.rfind(
+        words
+    )
+    return once and not goes_round(seen, likeness, no_accident=3)
 
 
 def _word_start(text: str, end: int) -> int:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from runner.continuation import prefill, turn
+from runner.continuation import circles, endings, prefill, turn
+from runner.continuation.circles import Circle
 from runner.continuation.document import GrowingDocument
-from runner.continuation.endings import CUT_FOR_GOOD, GO_ON, ending
+from runner.continuation.endings import Rule
+from runner.continuation.room import Room
 from runner.continuation.steps import CannotContinue, Finished, PastCall, Plan, Send, Splice, Step
-from runner.continuation.text import Intake
+from runner.continuation.text import Intake, is_blank
+from runner.continuation.until import Watch
 from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.jobs.spec import JobSpec, OnUnverifiedSeam
 from runner.jobs.states import Finish
@@ -21,6 +24,9 @@ from runner.jobs.traits import ModelTraits
 
 _MODULES = {Strategy.PREFILL: prefill, Strategy.TURN: turn}
 IDLE_LIMIT = 2  # answers in a row that bring the document no further: it is stalled
+# Seams in a row that stayed unverified: this model does not repeat last words, and asking for each
+# seam three times would only cost three times as much.
+UNVERIFIED_LIMIT = 2
 
 
 def choose(spec: JobSpec, traits: ModelTraits) -> Strategy:
@@ -29,6 +35,12 @@ def choose(spec: JobSpec, traits: ModelTraits) -> Strategy:
         return spec.continuation.strategy
     thinks = spec.thinking is not None and spec.thinking.get("type") != "disabled"
     return Strategy.PREFILL if traits.prefill and not thinks else Strategy.TURN
+
+
+def _is_structured(spec: JobSpec) -> bool:
+    """Whether the answer is to have a given form, such as JSON: its pieces cannot be glued, since
+    each answer is a whole of its own (Messages API documentation, "Structured outputs")."""
+    return bool((spec.output_config or {}).get("format") or spec.params.get("output_format"))
 
 
 class ContinuationLoop:
@@ -48,29 +60,40 @@ class ContinuationLoop:
         self.traits = traits
         self.document = GrowingDocument()
         self.calls = 0  # made, broken ones too
+        self._strategy = choose(spec, traits)
+        self._structured = _is_structured(spec)
+        self._watch = Watch(spec.until)
+        self._room = Room(spec)
+        self._splice: Splice = Intake()
+        # What came of the calls so far.
+        self._last: CallOutcome | None = None  # of the last call; None: none yet, or it broke
+        self._ended_turn: CallOutcome | None = None  # the model ended here, and nothing came since
+        self._resumed_at = 0  # the open or last call's resume point
+        self._gap = ""  # what stood behind that point before
+        self._circle: Circle | None = None
+        self._looked_at = 0  # length of the document when it was last looked at for circles
+        # Counts.
         self._answered = 0  # ended with a stop reason
         self._output_tokens = 0  # paid for so far
         self._idle = 0  # answers in a row without progress
-        self._resumed_at = 0  # the open or last call's resume point
-        self._last: CallOutcome | None = None  # of the last call; None: none yet, or it broke
-        self._splice: Splice = Intake()
+        self._blank = 0  # answers cut off without a character of text: thinking took it all
         self._rejections = 0  # replies in a row that did not go on with the document
-        self._strategy = choose(spec, traits)
+        self._unverified = 0  # seams in a row of which nobody can tell
+        self._nudges = 0  # times the model was asked to go on with what it had ended
         for call in past:
             self._attach(call.resume_at)
+            self._watch.feed(call.text)
             self.document.add(call.text)
-            self._ended(call.outcome, rejected=call.rejected)
+            self._ended(call.outcome, rejected=call.rejected, verdict=call.verdict)
+            if not call.counted:
+                self._count_anew()
 
     def next_step(self) -> Step:
         """What to do next."""
-        if self._last is not None and (end := ending(self._last, self.document, self.spec)):
+        if end := self._ending() or self._bound_reached():
             return end
-        if bound := self._bound_reached():
-            return bound
         plan = self._plan()
-        if isinstance(plan, CannotContinue):
-            return plan
-        return Send(self.calls + 1, plan, self._max_tokens())
+        return Send(self.calls + 1, plan, self._max_tokens()) if isinstance(plan, Plan) else plan
 
     def request(self, send: Send) -> dict[str, Any]:
         """The body of the request for `send`, in the API's form."""
@@ -96,9 +119,7 @@ class ContinuationLoop:
 
     def feed(self, piece: str) -> str:
         """Take a piece of the stream; gives back the text to save, which may be empty."""
-        text = self._splice.feed(piece)
-        self.document.add(text)
-        return text
+        return self._add(self._splice.feed(piece))
 
     @property
     def verdict(self) -> Verdict | None:
@@ -107,49 +128,161 @@ class ContinuationLoop:
 
     @property
     def rejected(self) -> str | None:
-        """The open or last call's text, where its reply is rejected: the stream may be closed."""
+        """The open or last call's text, where its reply is rejected."""
         return self._splice.rejected
+
+    @property
+    def closed(self) -> str | None:
+        """Why the open call's stream is to be closed: nothing that follows would be kept. None: it
+        is not."""
+        if self.rejected is not None:
+            return "the reply did not go on with the document"
+        if self._watch.stop_at is not None:
+            return "the condition of `until` is met"
+        return None if self._circle is None else str(self._circle)
 
     def end(self, outcome: CallOutcome) -> str:
         """The open call ended; gives back the rest of the text to save.
 
         An outcome without a stop reason is that of a broken call.
         """
-        text = self._splice.end(cut=outcome.stop_reason in (None, *GO_ON))
-        self.document.add(text)
-        self._ended(outcome, rejected=self.rejected is not None)
+        text = self._add(self._splice.end(cut=endings.rule(outcome.stop_reason) is Rule.CUT))
+        self._ended(outcome, rejected=self.rejected is not None, verdict=self.verdict)
         return text
 
-    def _ended(self, outcome: CallOutcome | None, *, rejected: bool) -> None:
+    def _add(self, text: str) -> str:
+        """Add to the document what is to be kept of `text`."""
+        if self.closed is not None:
+            return ""
+        self._watch.feed(text)
+        if (stop_at := self._watch.stop_at) is not None:
+            text = text[: max(0, stop_at - len(self.document))]
+        self.document.add(text)
+        if len(self.document) - self._looked_at >= circles.LOOK_EVERY:
+            self._look_for_circles()
+        return text
+
+    def _look_for_circles(self) -> None:
+        if len(self.document) != self._looked_at:
+            self._looked_at = len(self.document)
+            self._circle = circles.find(self.document)
+
+    def _attach(self, resume_at: int) -> None:
+        self.calls += 1
+        self._gap = self._behind(resume_at)
+        self._resumed_at = resume_at
+        if resume_at < len(self.document):
+            self.document.attach(resume_at)
+            self._watch.look_again(self.document)
+            self._looked_at = min(self._looked_at, resume_at)
+        else:
+            self.document.attach(resume_at)
+        self._circle = None
+
+    def _behind(self, resume_at: int) -> str:
+        """What stands behind a resume point, or stood there before calls that brought nothing."""
+        if resume_at == len(self.document) == self._resumed_at:
+            return self._gap
+        return self.document.tail(len(self.document) - resume_at)
+
+    def _ended(
+        self, outcome: CallOutcome | None, *, rejected: bool, verdict: Verdict | None
+    ) -> None:
         """Count what came of a call."""
-        gained = self._resume_point() > self._resumed_at
-        if rejected:
+        came = len(self.document) > self._resumed_at
+        reason = None if outcome is None else outcome.stop_reason
+        if self._ended_turn is not None and (came or rejected or reason is not None):
+            self._nudges += 1
+        elif rejected:
             self._rejections += 1
-        elif gained:
+        if came:
+            self._ended_turn = None
             self._rejections = 0
+        if verdict is not None:
+            self._unverified = self._unverified + 1 if verdict is Verdict.UNVERIFIED else 0
         self._last = None
         if outcome is None:
             return
         self._output_tokens += outcome.usage.output_tokens
-        if outcome.stop_reason is None:
+        self._room.note(self._resumed_at, outcome.usage)
+        if reason is None:
+            # A broken answer that has to be begun anew was paid for like a whole one.
+            self._answered += self._structured and came
             return
         self._answered += 1
-        if rejected and outcome.stop_reason not in CUT_FOR_GOOD:
+        rule = endings.rule(reason)
+        if rejected and rule is not Rule.CUT_FOR_GOOD:
             return  # how a reply ends that does not belong to the document says nothing about it
         self._last = outcome
+        if rule is Rule.ENDED:
+            self._ended_turn = outcome
+        cut = rule is Rule.CUT
+        self._blank += cut and (self._structured or not came)
+        gained = self._resume_point() > self._resumed_at or (self._structured and came)
         self._idle = 0 if gained else self._idle + 1
+
+    def _count_anew(self) -> None:
+        """Of the calls so far only the text counts: their owner asked for the document again."""
+        self._last = self._ended_turn = self._circle = None
+        self._looked_at = len(self.document)
+        self._answered = self._output_tokens = self._idle = self._blank = 0
+        self._rejections = self._unverified = self._nudges = 0
+
+    def _ending(self) -> Finished | CannotContinue | None:
+        """How the document ends after its last call; None: it goes on."""
+        rule = Rule.CUT if self._last is None else endings.rule(self._last.stop_reason)
+        if self._last is not None and rule is Rule.CUT_FOR_GOOD:
+            return endings.cut_for_good(self._last)
+        if self._last is not None and rule is Rule.FOREIGN:
+            return endings.foreign(self._last)
+        marked = self._watch.met_by_a_mark and not self._structured
+        if marked or self._watch.stop_at is not None:
+            return Finished(Finish.UNTIL_MET)
+        if self._ended_turn is not None:
+            return self._after_turn(endings.model_finish(self._ended_turn))
+        self._look_for_circles()
+        return None if self._circle is None else Finished(Finish.STALLED, str(self._circle))
+
+    def _after_turn(self, finish: Finish) -> Finished | None:
+        """How a document ends that the model ended; None: it is asked to go on."""
+        if is_blank(self.document.text):
+            return Finished(Finish.STALLED, "the model answered with an empty text")
+        if self.spec.until is None:
+            return Finished(finish)
+        if self._watch.met:
+            return Finished(Finish.UNTIL_MET)
+        missing = f"it {self._watch.missing}"
+        if finish is Finish.STOP_SEQUENCE:
+            return Finished(Finish.EARLY_END, f"a stop sequence ended it, and {missing}")
+        if self._nudges and self._idle >= IDLE_LIMIT:
+            return Finished(
+                Finish.EARLY_END, f"asked to go on, the model wrote no more, and {missing}"
+            )
+        if self._structured or self._nudges >= self.spec.continuation.max_nudges:
+            asked = f", asked {self._nudges} times to go on" if self._nudges else ""
+            return Finished(Finish.EARLY_END, f"the model stopped{asked}, and {missing}")
+        return None
 
     def _bound_reached(self) -> Finished | None:
         bounds = self.spec.continuation
-        if self._idle >= IDLE_LIMIT:
-            return Finished(
-                Finish.STALLED, f"{self._idle} answers in a row brought the document no further"
-            )
+        if self._idle >= IDLE_LIMIT or (self._idle and self._blank and self._asked_for_most()):
+            why = f"{self._idle} answers in a row brought the document no further"
+            if self._blank:
+                why += "; if the model thinks, raise max_tokens or let it think less"
+            return Finished(Finish.STALLED, why)
         if self._answered >= bounds.max_calls:
             return Finished(Finish.MAX_CALLS, f"max_calls {bounds.max_calls} reached")
         if self._tokens_left() == 0:
             return Finished(
                 Finish.MAX_OUTPUT_TOKENS, f"max_output_tokens {bounds.max_output_tokens} reached"
+            )
+        window = self.traits.context_window
+        if self._room.is_full(self._resume_point(), window):
+            tokens = self._room.tokens(self._resume_point())
+            return Finished(
+                Finish.CONTEXT_WINDOW,
+                f"prompt and document come to about {tokens:,} tokens, and the model's context "
+                f"window holds {window:,}",
             )
         return None
 
@@ -157,41 +290,64 @@ class ContinuationLoop:
         bound = self.spec.continuation.max_output_tokens
         return None if bound is None else max(0, bound - self._output_tokens)
 
-    def _attach(self, resume_at: int) -> None:
-        self.calls += 1
-        self._resumed_at = resume_at
-        self.document.attach(resume_at)
-
     def _resume_point(self) -> int:
+        if self._structured:
+            return 0
         if self.calls and len(self.document) == self._resumed_at:
             return self._resumed_at  # nothing came since: it is one already
+        if self._ended_turn is not None:
+            return self.document.clean_end(())  # its author ended it: no word of it is half written
         at: int = _MODULES[self._strategy].resume_point(self.document, self.spec)
         return at
 
-    def _plan(self) -> Plan | CannotContinue:
+    def _plan(self) -> Plan | Finished | CannotContinue:
         """How to go on; a document without a single fit character is begun (again)."""
-        if self._resume_point() == 0:
-            return Plan(None, 0, self.spec.messages, Intake())
-        if self._strategy is Strategy.PREFILL:
-            return prefill.plan(self.spec, self.traits, self.document)
-        bounds = self.spec.continuation
-        if self._rejections > bounds.seam_retries:
+        resume_at = self._resume_point()
+        if self._structured and self._blank and self._asked_for_most():
             return CannotContinue(
-                f"in {self._rejections} tries the model did not go on with the document"
+                f"the answer has a given form and was cut at {self._most():,} tokens, the most this "
+                "model gives in a call; such an answer cannot be continued: ask for less in one"
             )
-        flagged = bounds.on_unverified_seam is OnUnverifiedSeam.FLAG
+        if resume_at == 0:
+            return Plan(None, 0, self.spec.messages, Intake())
+        gap = self._behind(resume_at)
+        flagged = self.spec.continuation.on_unverified_seam is OnUnverifiedSeam.FLAG
+        if self._ended_turn is not None:
+            return turn.nudge(
+                self.spec, self.traits, self.document, resume_at, gap, missing=self._watch.missing
+            )
+        if self._strategy is Strategy.PREFILL:
+            return prefill.plan(self.spec, self.traits, self.document, resume_at)
+        retries = self.spec.continuation.seam_retries
+        if self._rejections > retries:
+            why = f"in {self._rejections} tries the model did not go on with the document"
+            return Finished(Finish.STALLED, why) if flagged else CannotContinue(why)
+        last_try = self._rejections == retries or self._unverified >= UNVERIFIED_LIMIT
         return turn.plan(
             self.spec,
             self.traits,
             self.document,
-            accept_unverified=flagged and self._rejections == bounds.seam_retries,
+            resume_at,
+            gap,
+            accept_unverified=flagged and last_try,
         )
+
+    def _most(self) -> int:
+        """The most tokens that a call may ask for."""
+        asked = self.spec.max_tokens or self.traits.max_output_tokens
+        return max(asked, self.traits.max_output_tokens)
+
+    def _asked_for_most(self) -> bool:
+        """Whether the last answer that brought no text had all the tokens there are."""
+        asked = self.spec.max_tokens or self.traits.max_output_tokens
+        return asked << (self._blank - 1) >= self._most()
 
     def _max_tokens(self) -> int:
         """Tokens to ask for: as the job says; more after an answer that brought nothing, since a
-        small max_tokens can end inside a run of white space for ever; never past a bound."""
+        small max_tokens can end inside a run of white space or of thinking for ever; never past a
+        bound. What thinking once needed, it needs again."""
         asked = self.spec.max_tokens or self.traits.max_output_tokens
-        more: int = asked << self._idle
-        wanted = min(more, max(asked, self.traits.max_output_tokens))
+        more: int = asked << min(max(self._idle, self._blank), 20)
+        wanted = min(more, self._most())
         left = self._tokens_left()
         return wanted if left is None else min(wanted, left)

@@ -24,9 +24,8 @@ def resume_point(document: GrowingDocument, spec: JobSpec) -> int:
     return document.clean_end(spec.stop_sequences)
 
 
-def plan(spec: JobSpec, traits: ModelTraits, document: GrowingDocument) -> Plan:
+def plan(spec: JobSpec, traits: ModelTraits, document: GrowingDocument, resume_at: int) -> Plan:
     """The next call, which goes on at the very character where the document is cut."""
-    resume_at = resume_point(document, spec)
     return Plan(
         strategy=Strategy.PREFILL,
         resume_at=resume_at,

@@ -17,12 +17,17 @@ class PastCall:
     Args:
         outcome: None where its process died before it could say.
         rejected: its reply was rejected: it did not go on with the document.
+        verdict: what was known of its seam.
+        counted: False where a retry came after it: its text stays in the document, and it counts
+            against no bound.
     """
 
     resume_at: int
     text: str
     outcome: CallOutcome | None
     rejected: bool = False
+    verdict: Verdict | None = None
+    counted: bool = True
 
 
 class Splice(Protocol):

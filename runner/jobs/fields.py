@@ -6,15 +6,26 @@ import re
 from collections.abc import Mapping
 
 from runner.jobs.call import Strategy
+from runner.jobs.conditions import check_until
 from runner.jobs.conversation import check_messages, check_system
 from runner.jobs.keys import KNOWN, REFUSED_PARAMS, misspelt_field, unknown_key
 from runner.jobs.problems import Path, Report, quoted
-from runner.jobs.spec import ID_PATTERN, BatchLimits, ContinuationSpec, JobSpec, Json, Until
+from runner.jobs.spec import (
+    ID_PATTERN,
+    BatchLimits,
+    ContinuationSpec,
+    JobSpec,
+    Json,
+    OnUnverifiedSeam,
+    Until,
+)
 
 # Generous bounds: they are there for slips of the keyboard, not to know better than the API.
 MAX_TOKENS = 1_000_000
 MAX_OUTPUT_TOKENS = 1_000_000_000
 MAX_CALLS = 100_000
+MAX_SEAM_RETRIES = 10
+MAX_NUDGES = 100
 MAX_PRIORITY = 1_000_000
 MAX_CONCURRENCY = 1_000  # connections the client keeps
 MAX_ATTEMPTS = 1_000
@@ -23,6 +34,12 @@ ID_RULE = "Use 1 to 64 of the letters a-z and A-Z, digits, _ and -."
 
 _MODEL = re.compile(r"[!-~]{1,256}")
 _DEFAULT_CONTINUATION = ContinuationSpec()
+_BOUNDS = {  # of `continuation`: the least and the most
+    "max_calls": (1, MAX_CALLS),
+    "max_output_tokens": (1, MAX_OUTPUT_TOKENS),
+    "seam_retries": (0, MAX_SEAM_RETRIES),
+    "max_nudges": (0, MAX_NUDGES),
+}
 _TOLD_ELSEWHERE = ("id", "prompt", "messages")  # what is wrong with these has words of its own
 _NO_JSON: Mapping[str, Json] = {}
 
@@ -118,7 +135,7 @@ def check_fields(fields: Mapping[str, Json], report: Report) -> ContinuationSpec
         elif key == "continuation":
             continuation = _read_continuation(value, report)
         elif key == "until":
-            _check_until(value, report)
+            check_until(value, report)
     return continuation
 
 
@@ -221,45 +238,27 @@ def _read_continuation(value: Json, report: Report) -> ContinuationSpec:
     before = report.count
     check_keys(value, "`continuation`", report, path)
     strategy = value.get("strategy", "auto")
-    if strategy == "turn":
-        report(
-            (*path, "strategy"),
-            "this version continues documents by prefill only",
-            "Write `auto` and a model that takes prefill, such as claude-haiku-4-5.",
-        )
-    elif strategy not in ("auto", "prefill"):
-        report((*path, "strategy"), f"this is {quoted(strategy)}", "Write `auto` or `prefill`.")
-    for key, most in (("max_calls", MAX_CALLS), ("max_output_tokens", MAX_OUTPUT_TOKENS)):
+    if strategy not in ("auto", *Strategy):
+        fix = "Write `auto`, `prefill` or `turn`."
+        report((*path, "strategy"), f"this is {quoted(strategy)}", fix)
+    policy = value.get("on_unverified_seam", OnUnverifiedSeam.FLAG)
+    if policy not in tuple(OnUnverifiedSeam):
+        fix = "Write `flag` or `fail`."
+        report((*path, "on_unverified_seam"), f"this is {quoted(policy)}", fix)
+    for key, (least, most) in _BOUNDS.items():
         if key in value:
-            _check_int(value[key], report, (*path, key), 1, most)
+            _check_int(value[key], report, (*path, key), least, most)
     if report.count != before:
         return _DEFAULT_CONTINUATION
     return ContinuationSpec(
-        strategy=Strategy.PREFILL if strategy == "prefill" else None,
-        max_calls=value.get("max_calls", _DEFAULT_CONTINUATION.max_calls),
-        max_output_tokens=value.get("max_output_tokens"),
+        strategy=None if strategy == "auto" else Strategy(strategy),
+        on_unverified_seam=OnUnverifiedSeam(policy),
+        **{key: value[key] for key in _BOUNDS if key in value},
     )
 
 
-def _check_until(value: Json, report: Report) -> None:
-    path: Path = ("until",)
-    write = 'Write `until: {contains: "…"}`.'
-    if not isinstance(value, Mapping):
-        report(path, f"this is {quoted(value)}", write)
-        return
-    before = report.count
-    check_keys(value, "`until`", report, path)
-    if report.count == before and not _is_text(value.get("contains")):
-        missing = "contains" not in value
-        report(
-            path if missing else (*path, "contains"),
-            "`contains` is missing" if missing else "a text to wait for is needed, not blank",
-            write,
-        )
-
-
 def _until(value: Json) -> Until | None:
-    return None if value is None else Until(value["contains"])
+    return None if value is None else Until.from_json(value)
 
 
 def _is_text(value: Json) -> bool:

@@ -27,8 +27,15 @@ KNOWN: dict[str, tuple[str, ...]] = {
     "`limits`": ("concurrency", "concurrency_by_model", "max_attempts"),
     "`defaults`": SHARED,
     "a job": JOB_ONLY + SHARED,
-    "`continuation`": ("strategy", "max_calls", "max_output_tokens"),
-    "`until`": ("contains",),
+    "`continuation`": (
+        "strategy",
+        "max_calls",
+        "max_output_tokens",
+        "seam_retries",
+        "on_unverified_seam",
+        "max_nudges",
+    ),
+    "`until`": ("contains", "matches", "min_words", "min_chars", "closes_tags", "all", "stop"),
     "a message": ("role", "content"),
     "a request": ("custom_id", "params"),
 }
@@ -41,18 +48,6 @@ _NO_PACE = (
     "this version does not keep to a rate of your own yet",
     "Lower `limits.concurrency`; the API's own rate limits are kept to.",
 )
-_NO_CONDITION = (
-    "this version knows no other condition than `contains`",
-    'Write `until: {contains: "…"}`.',
-)
-_NO_NUDGES = (
-    "this version does not ask a model that stopped early to go on",
-    "Take it out; such a document ends as `early_end`.",
-)
-_NO_TURN = (
-    "this version continues documents by prefill only",
-    "Take it out.",
-)
 
 # Keys of the design that this version would not act on. Taken silently, they would be promises.
 NOT_YET: dict[str, tuple[str, str]] = {
@@ -63,11 +58,6 @@ NOT_YET: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         ("requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute"), _NO_PACE
     ),
-    **dict.fromkeys(
-        ("matches", "min_words", "min_chars", "closes_tags", "all", "stop"), _NO_CONDITION
-    ),
-    "max_nudges": _NO_NUDGES,
-    "on_unverified_seam": _NO_TURN,
     "caching": (
         "this version has no setting for prompt caching",
         "Put the API's own `cache_control` under `params`.",
@@ -118,7 +108,7 @@ _OTHER_WORDS = {
 
 def unknown_key(key: str, level: str) -> tuple[str, str]:
     """What is wrong with a key that `level` does not have, and the fix."""
-    if key in NOT_YET and not (key == "stop" and level != "`until`"):
+    if key in NOT_YET:
         return NOT_YET[key]
     if level in ("a job", "`defaults`"):
         if key in REFUSED_PARAMS and REFUSED_PARAMS[key] is not _OWN_KEY:

@@ -35,6 +35,7 @@ class ContinuationSpec:
         max_output_tokens: output tokens of all its calls together; None is no bound.
         seam_retries: how often a reply that does not go on with the document is asked for again.
         on_unverified_seam: what then: let the text in with the seam flagged, or fail the job.
+        max_nudges: how often a model that ended its turn before `until` is met is asked to go on.
     """
 
     strategy: Strategy | None = None
@@ -42,16 +43,60 @@ class ContinuationSpec:
     max_output_tokens: int | None = None
     seam_retries: int = 2
     on_unverified_seam: OnUnverifiedSeam = OnUnverifiedSeam.FLAG
+    max_nudges: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """The user's own condition for a finished document."""
+    """The user's own condition for a finished document: one of the forms, or `all` of several.
 
-    contains: str
+    Args:
+        contains: this text stands in it.
+        matches: something in it matches this regular expression, in RE2's syntax.
+        min_words: it has this many words, told apart by white space.
+        min_chars: it has this many characters.
+        closes_tags: True: each tag that is opened is closed again, and there is one; names: each
+            of these is opened and closed.
+        all: each of these conditions is met.
+        stop: the document ends at the very place where the condition is met.
+    """
 
-    def met(self, text: str) -> bool:
-        return self.contains in text
+    contains: str | None = None
+    matches: str | None = None
+    min_words: int | None = None
+    min_chars: int | None = None
+    closes_tags: bool | tuple[str, ...] = ()
+    all: tuple[Until, ...] = ()
+    stop: bool = False
+
+    def as_json(self) -> dict[str, Json]:
+        """What is set, as JSON: unset forms stay out of a job's hash."""
+        tags = self.closes_tags
+        values: dict[str, Json] = {
+            "contains": self.contains,
+            "matches": self.matches,
+            "min_words": self.min_words,
+            "min_chars": self.min_chars,
+            "closes_tags": list(tags) if isinstance(tags, tuple) else tags,
+            "all": [part.as_json() for part in self.all],
+            "stop": self.stop,
+        }
+        return {key: value for key, value in values.items() if value not in (None, False, [])}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Json]) -> Until:
+        """The inverse of `as_json`; a single tag's name is taken too."""
+        tags = value.get("closes_tags", ())
+        return Until(
+            **{key: value.get(key) for key in ("contains", "matches", "min_words", "min_chars")},
+            closes_tags=tags if isinstance(tags, bool) else _texts(tags),
+            all=tuple(map(Until.from_json, value.get("all", ()))),
+            stop=value.get("stop", False),
+        )
+
+
+def _texts(value: Json) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +128,7 @@ class JobSpec:
     def shape(self) -> dict[str, Json]:
         """All that shapes the answer, as JSON. Bounds, metadata and priority do not: they may be
         changed in the file without asking for the document again."""
-        until = None if self.until is None else {"contains": self.until.contains}
+        until = None if self.until is None else self.until.as_json()
         return {
             "model": self.model,
             "messages": list(self.messages),
@@ -104,6 +149,7 @@ class JobSpec:
             "max_output_tokens": self.continuation.max_output_tokens,
             "seam_retries": self.continuation.seam_retries,
             "on_unverified_seam": self.continuation.on_unverified_seam,
+            "max_nudges": self.continuation.max_nudges,
             "metadata": dict(self.metadata),
             "priority": self.priority,
         }
@@ -128,8 +174,9 @@ class JobSpec:
                 max_output_tokens=settings["max_output_tokens"],
                 seam_retries=settings["seam_retries"],
                 on_unverified_seam=OnUnverifiedSeam(settings["on_unverified_seam"]),
+                max_nudges=settings.get("max_nudges", ContinuationSpec().max_nudges),
             ),
-            until=None if until is None else Until(until["contains"]),
+            until=None if until is None else Until.from_json(until),
             metadata=settings["metadata"],
             priority=settings["priority"],
         )

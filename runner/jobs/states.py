@@ -53,7 +53,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         State.EXECUTING,
         State.AVAILABLE,
         "rescued: the lease expired or the process is gone",
-        ("rescues + 1",),
+        ("rescues + 1; from 0 if text was saved under the claim",),
     ),
     Transition(
         State.EXECUTING,

@@ -20,6 +20,7 @@ import anthropic
 import anyio
 import httpx2
 
+from runner import faults
 from runner.errors import UsageError
 from runner.jobs.call import CallOutcome
 from runner.jobs.traits import ModelTraits
@@ -153,6 +154,7 @@ class MessagesClient:
                 response = await request.__aenter__()
         except (anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS) as error:
             raise self._refused(error) from error
+        faults.hit("request.headers")
         call = CallStream(response.http_response, self._read_timeout_s, self._secrets)
         try:
             call.check_content_type()
@@ -263,6 +265,8 @@ class CallStream:
         reply = self._reply
         try:
             for name, data in self._parser.feed(packet):
+                if faults.armed:
+                    faults.hit(f"event.{name.decode(errors='replace')}")
                 if piece := reply.take(name, data):
                     pieces.append(piece)
                 if reply.finished:

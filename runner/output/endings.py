@@ -40,7 +40,7 @@ _CAUSES = {
     Finish.MAX_CALLS: "as many calls as max_calls allows were answered",
     Finish.MAX_OUTPUT_TOKENS: "the output tokens of max_output_tokens are used up",
     Finish.CONTEXT_WINDOW: "prompt and document fill the model's context window",
-    Finish.STALLED: "the model made no progress",
+    Finish.STALLED: "it made no progress, or went in circles",
     Finish.EARLY_END: "the model stopped before the condition of `until` was met",
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from runner import faults
 from runner.errors import ExportError
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -72,7 +73,9 @@ class Folder:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
+                faults.hit("export.before_rename")
                 os.replace(part, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
+                faults.hit("export.after_rename")
             except BaseException:
                 self._remove(part)
                 raise

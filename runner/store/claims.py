@@ -77,14 +77,48 @@ def claim_statement(lanes: int) -> ReturningUpdate[Any]:
             job.c.model,
             job.c.attempt,
             job.c.priority,
+            job.c.rescues,
         )
     )
 
 
+# A job that was claimed and is given back in the same transaction: nobody has seen it.
+LEAVE: Final = (
+    update(job)
+    .where(job.c.key == bindparam("left_key"))
+    .values(state=literal_column(f"'{State.AVAILABLE}'"), worker_id=null())
+)
+
+
 def claim(
+    connection: Connection,
+    worker_id: str,
+    lanes: Sequence[Lane],
+    limit: int,
+    now_ms: int,
+    suspect_from: int | None = None,
+    alone: bool = True,
+) -> list[Claim]:
+    """Claim up to `limit` jobs: best priority first, then oldest, at most `free` of each lane.
+
+    Args:
+        suspect_from: a job rescued so often is claimed only alone; None: jobs are not suspected.
+        alone: the worker has no other job that a suspect could take down with it.
+    """
+    claimed = _claim(connection, worker_id, lanes, limit, now_ms)
+    suspects = [c for c in claimed if suspect_from is not None and c.rescues >= suspect_from]
+    if not suspects:
+        return claimed
+    kept = suspects[:1] if alone else [c for c in claimed if c not in suspects]
+    left = [{"left_key": c.job_key} for c in claimed if c not in kept]
+    if left:
+        connection.execute(LEAVE, left)
+    return kept
+
+
+def _claim(
     connection: Connection, worker_id: str, lanes: Sequence[Lane], limit: int, now_ms: int
 ) -> list[Claim]:
-    """Claim up to `limit` jobs: best priority first, then oldest, at most `free` of each lane."""
     claimed: list[Claim] = []
     useful = [lane for lane in lanes if lane.free > 0]
     while useful and len(claimed) < limit:
@@ -111,6 +145,7 @@ def claim(
                 job_id=row.id,
                 model=row.model,
                 attempt=row.attempt,
+                rescues=row.rescues,
             )
             for row in sorted(rows, key=lambda row: (-row.priority, row.key))
         ]

@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from runner import faults
 from runner.errors import NotADatabase, SchemaTooNew, StoreUnavailable
 from runner.store.engine import SQLITE_MAGIC, connect, explained, refused, writing_engine
 from runner.store.schema import APPLICATION_ID, SCHEMA_VERSION
@@ -100,7 +101,9 @@ def _upgrade(path: Path) -> None:
     # wait here and then find nothing to do.
     with engine.begin() as connection:
         config.attributes["connection"] = connection
+        faults.hit("migration.before")
         command.upgrade(config, "head")
+        faults.hit("migration.middle")
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
 
 

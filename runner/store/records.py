@@ -84,6 +84,7 @@ class Claim:
     job_id: str
     model: str
     attempt: int
+    rescues: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from runner.jobs.states import State
 from runner.store.calls import break_open_call
 from runner.store.events import note
 from runner.store.records import EventKind
-from runner.store.schema import job, state_in, worker
+from runner.store.schema import call, chunk, job, state_in, worker
 
 _PROCESS_DIED = "the process that made this call is gone"
 
@@ -63,8 +63,18 @@ def rescue_statement(
     condition: Sequence[ColumnElement[bool]], max_rescues: int, now_ms: int
 ) -> Update:
     """The rescue: one statement that looks and writes at once, so that a job which was settled
-    or claimed anew after the rescuer looked is left alone."""
-    used_up = job.c.rescues >= max_rescues
+    or claimed anew after the rescuer looked is left alone.
+
+    A process takes all its jobs down with it, and most have no part in that. A job whose text was
+    saved under the claim that died is counted anew: it goes on, however often the power fails.
+    """
+    progressed = (
+        exists()
+        .where(call.c.job_key == job.c.key, call.c.claim == job.c.claim)
+        .where(chunk.c.job_key == job.c.key, chunk.c.call_key == call.c.key)
+    )
+    rescues = case((progressed, 1), else_=job.c.rescues + literal_column("1"))
+    used_up = rescues > max_rescues
     return (
         update(job)
         .where(state_in([State.EXECUTING]), *condition)
@@ -74,11 +84,15 @@ def rescue_statement(
             error=case(
                 (
                     used_up,
-                    func.printf("its process died %d times while working on it", job.c.rescues + 1),
+                    func.printf(
+                        "its process died %d times in a row while working on it, each time before "
+                        "any of its text was saved",
+                        rescues,
+                    ),
                 ),
                 else_=job.c.error,
             ),
-            rescues=job.c.rescues + literal_column("1"),
+            rescues=rescues,
             worker_id=null(),
             updated_ms=now_ms,
         )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from runner import faults
 from runner.errors import StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
@@ -122,6 +123,7 @@ class Store(ReadingStore):
                 receipt = _sum(receipt, await asyncio.shield(writing))
             if portion is None:
                 return receipt
+            faults.hit("submit.slice")
             writing = self._writer.submit(
                 partial(
                     submit.put_slice,
@@ -221,7 +223,15 @@ class Store(ReadingStore):
             promoted += await self._writer.run(partial(claims.promote, now_ms=self._now_ms()))
         return promoted
 
-    async def claim(self, worker_id: str, lanes: Sequence[Lane], limit: int) -> list[Claim]:
+    async def claim(
+        self,
+        worker_id: str,
+        lanes: Sequence[Lane],
+        limit: int,
+        *,
+        suspect_from: int | None = None,
+        alone: bool = True,
+    ) -> list[Claim]:
         """Claim available jobs: best priority first, then oldest, across the lanes.
 
         Empty also where the worker is not registered (any more). A claim that is cancelled while
@@ -230,6 +240,9 @@ class Store(ReadingStore):
         Args:
             lanes: where to look, each with the free room it has.
             limit: jobs in all.
+            suspect_from: a job that was rescued so often is claimed by itself, and only when
+                `alone`; None: jobs are not suspected.
+            alone: the worker has no other job that a suspect could take down with it.
         """
         if limit <= 0 or not any(lane.free > 0 for lane in lanes):
             return []
@@ -240,6 +253,8 @@ class Store(ReadingStore):
                 lanes=tuple(lanes),
                 limit=limit,
                 now_ms=self._now_ms(),
+                suspect_from=suspect_from,
+                alone=alone,
             )
         )
         try:

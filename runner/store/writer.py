@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from runner import faults
 from runner.errors import RunnerError, StoreError, StoreUnavailable
 from runner.store.engine import explained, refused, writing_engine
 
@@ -100,6 +101,7 @@ class Writer:
             while True:
                 waiting, last = self._take()
                 _deliver(waiting, self._apply(waiting))
+                faults.hit("commit.acknowledged")
                 waiting = []
                 if last:
                     break
@@ -157,6 +159,8 @@ class Writer:
                     answers.append(_Answer(entry.operation(connection)))
                 except RunnerError as refused:
                     answers.append(_Answer(error=refused))
+            faults.hit("commit.before")
+        faults.hit("commit.after")
         return answers
 
     def _disconnect(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from runner import faults
 from runner.jobs.call import Verdict
 from runner.store.records import Claim
 from runner.store.store import Store
@@ -32,6 +33,7 @@ class Saver:
         failed: Callable[[BaseException], None],
     ) -> None:
         self.next_seq = next_seq
+        self.saved_any = False  # some text is committed
         self._store = store
         self._claim = claim
         self._call_key = call_key
@@ -75,6 +77,7 @@ class Saver:
             self._timer = None
         if not self._parts or self._error is not None:
             return
+        faults.hit("checkpoint.before")
         text, length = "".join(self._parts), self._length
         self._parts, self._length = [], 0
         future = self._store.save(self._claim, self._call_key, self.next_seq, text)
@@ -100,8 +103,11 @@ class Saver:
         future.add_done_callback(self._saved)
 
     def _saved(self, future: asyncio.Future[None]) -> None:
-        self._waiting_characters -= self._waiting.pop(future)
+        length = self._waiting.pop(future)
+        self._waiting_characters -= length
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None and self._error is None:
             self._error = error
             self._failed(error)
+        elif error is None and length:
+            self.saved_any = True

@@ -11,6 +11,7 @@ from random import Random
 
 import anyio
 
+from runner import faults
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import PastCall, Send
 from runner.errors import ClaimLost, StoreError
@@ -65,9 +66,17 @@ class JobRun:
     def __init__(self, claim: Claim, workplace: Workplace) -> None:
         self.claim = claim
         self._place = workplace
+        # Why its batch is paused: the call that runs goes on to its end, and no other is begun.
+        self.paused: str | None = None
         self._interrupted: Interruption | None = None
         self._stream_scope: anyio.CancelScope | None = None
         self._progressed = False  # text was saved in this run
+        self._savers: list[Saver] = []  # the open call's, or one that saved text
+
+    @property
+    def proven(self) -> bool:
+        """Whether some text was committed: if the process dies now, the job is counted anew."""
+        return any(saver.saved_any for saver in self._savers)
 
     def interrupt(self, why: Interruption) -> None:
         """Let go of the job soon: what has streamed in is saved, no further call is made."""
@@ -83,6 +92,7 @@ class JobRun:
         """
         try:
             loaded = await self._place.store.load(self.claim)
+            faults.hit("job.loaded")
             await self._go_on(loaded)
         except ClaimLost:
             log.info("job %s: the claim is lost, nothing more is written", self.claim.job_id)
@@ -105,20 +115,25 @@ class JobRun:
         loop = ContinuationLoop(
             loaded.spec,
             self._place.client.traits(loaded.spec.model),
-            [_past(call) for call in loaded.calls],
+            [_past(call, loaded.counted_from) for call in loaded.calls],
         )
         next_seq = loaded.next_seq
         while isinstance(step := loop.next_step(), Send):
-            if self._interrupted is not None:
-                return await self._settle(judgement.HANDED_BACK)
+            if let_go := self._to_let_go():
+                return await self._settle(let_go)
             call_key = await self._begin(step, loop)
             saver = self._saver(call_key, next_seq)
+            if not self.proven:
+                self._savers = [saver]
             error, outcome = await self._stream(loop, step, saver)
             next_seq = saver.next_seq
+            faults.hit("call.before_end")
             settlement = await self._settlement(loop, error)
             if settlement is None:
                 await self._place.store.end_call(self.claim, call_key, outcome)
+                faults.hit("call.ended")
             else:
+                faults.hit("settle.before")
                 # One transaction: a job is never seen whole and unsettled.
                 return await self._place.store.end_call_and_settle(
                     self.claim, call_key, outcome, settlement
@@ -134,6 +149,7 @@ class JobRun:
             max_tokens=send.max_tokens,
             model=loop.spec.model,
         )
+        faults.hit("call.before_begin")
         call_key = await self._place.store.begin_call(self.claim, start)
         loop.begin(send)
         progress = self._place.progress
@@ -158,11 +174,12 @@ class JobRun:
             if self._interrupted is not None:
                 scope.cancel()
             try:
+                faults.hit("request.before")
                 async with self._place.client.stream(loop.request(send)) as stream:
                     try:
                         async for piece in stream:
                             self._take(loop.feed(piece), saver, loop.verdict)
-                            if loop.rejected is not None:
+                            if loop.closed is not None:
                                 break  # nothing that follows can belong to the document
                             if saver.overfull:
                                 await saver.drain()
@@ -172,6 +189,7 @@ class JobRun:
                 error = broken
             finally:
                 self._stream_scope = None
+                faults.hit("stream.ended")
                 outcome = self._explained(outcome, error, loop)
                 with anyio.move_on_after(HAND_BACK_S, shield=True):
                     self._take(loop.end(outcome), saver, loop.verdict)
@@ -188,8 +206,8 @@ class JobRun:
             return replace(
                 outcome, error=str(error), request_id=outcome.request_id or error.request_id
             )
-        if loop.rejected is not None:
-            return replace(outcome, error="closed: the reply did not go on with the document")
+        if loop.closed is not None:
+            return replace(outcome, error=f"closed: {loop.closed}")
         return replace(outcome, error=str(self._interrupted or "the process was stopped"))
 
     def _take(self, text: str, saver: Saver, verdict: Verdict | None) -> None:
@@ -205,12 +223,17 @@ class JobRun:
             live.add(text)
 
     def _saver(self, call_key: int, next_seq: int) -> Saver:
+        settings = self._place.settings
+        if self.claim.rescues and not self.proven:
+            # Its process died with it before: the first text clears it, so that goes to the disk
+            # at once, lest kills in quick succession cost an innocent job its last rescue.
+            settings = replace(settings, checkpoint_s=0)
         return Saver(
             self._place.store,
             self.claim,
             call_key,
             next_seq,
-            self._place.settings,
+            settings,
             failed=lambda _: self.interrupt(Interruption.CLAIM_LOST),
         )
 
@@ -223,7 +246,13 @@ class JobRun:
         step = loop.next_step()
         if not isinstance(step, Send):
             return judgement.of_end(step)
-        return None if self._interrupted is None else judgement.HANDED_BACK
+        return self._to_let_go()
+
+    def _to_let_go(self) -> Settlement | None:
+        """How the job is handed back before its next call; None: it goes on."""
+        if self._interrupted is not None:
+            return judgement.HANDED_BACK
+        return None if self.paused is None else judgement.paused(self.paused)
 
     async def _after_error(self, error: CallError) -> Settlement:
         place = self._place
@@ -247,6 +276,7 @@ class JobRun:
         return settlement
 
     async def _settle(self, settlement: Settlement) -> None:
+        faults.hit("settle.before")
         await self._place.store.settle(self.claim, settlement)
 
     async def _let_go(self, settlement: Settlement) -> None:
@@ -254,6 +284,8 @@ class JobRun:
             await self._settle(settlement)
 
 
-def _past(call: SavedCall) -> PastCall:
+def _past(call: SavedCall, counted_from: int) -> PastCall:
     rejected = call.outcome is not None and call.outcome.rejected is not None
-    return PastCall(call.resume_at, call.text, call.outcome, rejected)
+    return PastCall(
+        call.resume_at, call.text, call.outcome, rejected, call.verdict, call.number > counted_from
+    )

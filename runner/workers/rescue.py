@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import anyio
 
+from runner import faults
 from runner.store.records import WorkerRow
 from runner.store.store import Store
 from runner.workers.lease import boot_clock
@@ -52,6 +53,7 @@ class Rescuer:
         self._seen = {row.id: self._first_seen(row) for row in others}
         for row in others:
             if row.alive is False:
+                faults.hit("rescue.before")
                 rescued += await self._store.rescue(row.id, max_rescues=most)
             elif self._clock() - self._seen[row.id][1] > self._settings.lease_s:
                 rescued += await self._store.rescue(
@@ -59,6 +61,7 @@ class Rescuer:
                 )
         rescued += await self._store.rescue_orphans(max_rescues=most)
         if rescued:
+            faults.hit("rescue.after")
             self._progress.notice(
                 f"{len(rescued)} interrupted {'job goes' if len(rescued) == 1 else 'jobs go'} on"
             )

@@ -13,16 +13,18 @@ from random import Random
 import anyio
 from anyio.abc import TaskGroup
 
+from runner import faults
 from runner.errors import RunnerError
 from runner.messages.client import MessagesClient
 from runner.messages.pace import Pace
-from runner.store.records import BatchRow, Claim, Lane
+from runner.store.records import BatchRow, Claim, Lane, PauseCause
 from runner.store.store import Store
 from runner.workers.job_run import Interruption, JobRun, Workplace
 from runner.workers.lease import Lease
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
+from runner.workers.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,9 @@ class Worker:
 
     Args:
         batch_keys: the batches to work on; None means all there are.
+        simulated: work on the batches whose documents come from the simulator; else on the others.
         until_final: end when every job of these batches is final or its batch is paused; else
-            work until stopped.
+            work until stopped. A batch that its owner paused while we worked on it is waited for.
         settled: called with each job's key when this process has settled it, whatever its state.
     """
 
@@ -43,6 +46,7 @@ class Worker:
         client: MessagesClient,
         *,
         batch_keys: Collection[int] | None = None,
+        simulated: bool = False,
         until_final: bool = True,
         settings: WorkerSettings = WorkerSettings(),
         progress: Progress | None = None,
@@ -52,11 +56,13 @@ class Worker:
         self.progress = progress or Progress()
         self._store = store
         self._batch_keys = batch_keys
+        self._simulated = simulated
         self._until_final = until_final
         self._settings = settings
         self._settled = settled
         self._pace = Pace()
         self._batches: dict[int, BatchRow] = {}
+        self._worked_on: set[int] = set()  # batches that were open to us at some time
         self._running: dict[int, JobRun] = {}
         self._wake = anyio.Event()
         self._worker_id = ""
@@ -96,12 +102,14 @@ class Worker:
         self._worker_id = uuid.uuid4().hex
         settings = self._settings
         lease = Lease(self._store, self._worker_id, settings)
+        faults.hit("worker.before_registration")
         await self._store.register_worker(
             self._worker_id,
             host=socket.gethostname(),
             pid=os.getpid(),
             lease_ms=round(settings.lease_s * 1000),
         )
+        faults.hit("worker.registered")
         rescuer = Rescuer(self._store, self._worker_id, settings, self.progress)
         await rescuer.look()
         lost = False
@@ -116,9 +124,12 @@ class Worker:
 
             background.start_soon(keep_lease)
             background.start_soon(rescuer.run)
+            watch = Watch(self._store, self._worker_id, self._running, settings.watch_s)
+            background.start_soon(watch.run)
             async with anyio.create_task_group() as jobs:
                 await self._produce(jobs, lambda: lost)
             background.cancel_scope.cancel()
+        faults.hit("worker.before_retirement")
         await self._store.retire_worker(self._worker_id)
         return not lost
 
@@ -129,6 +140,7 @@ class Worker:
             await self._store.promote_due()
             claims = await self._claim()
             for claim in claims:
+                faults.hit("job.claimed")
                 run = self._running[claim.job_key] = JobRun(claim, self._place)
                 jobs.start_soon(self._run_job, run)
             if self.progress.stopping or lost():
@@ -142,6 +154,7 @@ class Worker:
     async def _run_job(self, run: JobRun) -> None:
         try:
             await run.run()
+            faults.hit("settle.after")
         finally:
             del self._running[run.claim.job_key]
             self._wake.set()
@@ -149,7 +162,15 @@ class Worker:
             self._settled(run.claim.job_key)
 
     async def _claim(self) -> list[Claim]:
-        """Claim what fits: within our own concurrency, each batch's, and each model's in it."""
+        """Claim what fits: within our own concurrency, each batch's, and each model's in it.
+
+        A job whose next death would be its last has no other beside it of which nothing is saved:
+        a process that dies takes all its jobs along, and only the one at fault must be given up.
+        """
+        suspect_from = max(1, self._settings.max_rescues)
+        unproven = [run for run in self._running.values() if not run.proven]
+        if any(run.claim.rescues >= suspect_from for run in unproven):
+            return []
         by_batch = Counter(run.claim.batch_key for run in self._running.values())
         by_lane = Counter((run.claim.batch_key, run.claim.model) for run in self._running.values())
         open_lanes = await self._store.open_lanes(self._batch_keys)
@@ -158,6 +179,9 @@ class Worker:
         self._batches |= {batch.key: batch for batch in await self._store.batches()}
         lanes: dict[int, list[Lane]] = {}
         for lane in open_lanes:
+            if self._batches[lane.batch_key].simulated is not self._simulated:
+                continue
+            self._worked_on.add(lane.batch_key)
             limits = self._batches[lane.batch_key].limits
             most = limits.concurrency_by_model.get(lane.model, limits.concurrency)
             free = most - by_lane[lane.batch_key, lane.model]
@@ -170,17 +194,33 @@ class Worker:
                 ours = self._settings.concurrency - len(self._running) - len(claims)
                 free = min(free, ours)
             if free > 0:
-                claims += await self._store.claim(self._worker_id, batch_lanes, free)
+                claims += await self._store.claim(
+                    self._worker_id,
+                    batch_lanes,
+                    free,
+                    suspect_from=suspect_from,
+                    alone=not unproven and not claims,
+                )
+            if any(claim.rescues >= suspect_from for claim in claims):
+                break
         return claims
 
     async def _all_done(self) -> bool:
         """Whether nothing is left that anyone could work on without the owner's help."""
-        batches = await self._store.batches()
         return not any(
-            batch.paused is None and batch.unfinished
-            for batch in batches
-            if self._batch_keys is None or batch.key in self._batch_keys
+            self._is_ours(batch) and batch.unfinished and self._may_go_on(batch)
+            for batch in await self._store.batches()
         )
+
+    def _is_ours(self, batch: BatchRow) -> bool:
+        chosen = self._batch_keys is None or batch.key in self._batch_keys
+        return chosen and batch.simulated is self._simulated
+
+    def _may_go_on(self, batch: BatchRow) -> bool:
+        """Whether a batch is open, or its owner paused it before our eyes and may resume it."""
+        if batch.paused is None:
+            return True
+        return batch.paused is PauseCause.USER and batch.key in self._worked_on
 
     def _interrupt_all(self, why: Interruption) -> None:
         for run in self._running.values():

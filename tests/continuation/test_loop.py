@@ -40,7 +40,7 @@ def test_each_stop_reason_has_its_finish(outcome, finish):
     assert step.finish is finish
 
 
-@pytest.mark.parametrize("reason", ["tool_use", "pause_turn", "compaction", "something_new"])
+@pytest.mark.parametrize("reason", ["tool_use", "compaction", "something_new"])
 def test_an_unknown_stop_reason_is_no_success(reason):
     step = after(CallOutcome(reason))
     assert isinstance(step, CannotContinue)
@@ -78,7 +78,12 @@ def test_until_met_at_the_end_of_the_turn():
 
 
 def test_a_model_that_stops_before_until_is_cut_short():
-    step = after(CallOutcome("end_turn"), "x", until=Until("</done>"))
+    step = after(
+        CallOutcome("end_turn"),
+        "x",
+        until=Until("</done>"),
+        continuation=ContinuationSpec(max_nudges=0),
+    )
     assert isinstance(step, Finished)
     assert step.finish is Finish.EARLY_END
     assert "</done>" in (step.detail or "")

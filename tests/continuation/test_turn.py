@@ -95,7 +95,11 @@ def test_each_undecidable_behaviour_is_rejected_then_flagged_or_failed(behaviour
     step, verdicts = run_all(loop, api)
     assert verdicts[:2] == ["rejected", "rejected"]
     if policy is OnUnverifiedSeam.FAIL or behaviour is turn_model.restarts:
-        assert isinstance(step, CannotContinue)
+        if policy is OnUnverifiedSeam.FAIL:
+            assert isinstance(step, CannotContinue)
+        else:
+            assert isinstance(step, Finished)
+            assert step.finish is Finish.STALLED
         assert verdicts[2] == "rejected"
         assert document.startswith(loop.document.text)
     else:
@@ -120,25 +124,30 @@ def test_a_document_is_never_silently_wrong(document, base, behaviours):
 
 
 @pytest.mark.parametrize(
-    "document",
+    ("document", "verdict"),
     [
-        "0, " * 900 + "1.",
-        "la la la\n" * 300 + "end",
-        "| 0 | 0 |\n" * 300 + "end",
-        "".join(
-            f"Verse {n} of it.\nAnd so we sing the song again, again, again.\n" for n in range(99)
+        ("0, " * 900 + "1.", Verdict.UNVERIFIED),
+        ("la la la\n" * 300 + "end", Verdict.UNVERIFIED),
+        ("| 0 | 0 |\n" * 300 + "end", Verdict.UNVERIFIED),
+        (
+            "".join(
+                f"Verse {n} of it.\nAnd so we sing the song again, again, again.\n"
+                for n in range(99)
+            ),
+            Verdict.ALIGNED,
         ),
     ],
     ids=["zeros", "chorus", "table", "refrain"],
 )
-def test_legitimate_repeats_are_kept(document):
-    """A model that obeys repeats the anchor at its beginning: nothing else is taken off."""
+def test_legitimate_repeats_are_kept(document, verdict):
+    """A model that obeys repeats the anchor at its beginning: nothing else is taken off. Where
+    the anchor stands in many places, nobody can tell which of them the reply means."""
     api = TurnModel(document, lambda *_: 900, lambda _: turn_model.obeys)
     loop = ContinuationLoop(job(max_tokens=600, continuation=SPEC), TRAITS)
     step, verdicts = run_all(loop, api)
     assert step == Finished(Finish.END_TURN)
     assert loop.document.text == document
-    assert set(verdicts) == {Verdict.ALIGNED}
+    assert set(verdicts) == {verdict}
 
 
 def test_a_reply_cut_before_the_anchor_ends_is_asked_for_more():

@@ -112,3 +112,38 @@ class TurnModel:
         if size < len(reply):
             return reply[:size], CallOutcome("max_tokens", usage=usage)
         return reply, CallOutcome("end_turn", usage=usage)
+
+
+def own_line(document: str, given: str, anchor: str) -> str:
+    """The anchor on a line of its own, then on with the text."""
+    return anchor + "\n\n" + document[len(given) :].lstrip()
+
+
+def restarts_politely(document: str, given: str, anchor: str) -> str:
+    return "Sure! Here is the whole answer, continued to its end:\n\n" + document
+
+
+def rewrites(document: str, given: str, anchor: str) -> str:
+    """Begins again and soon goes another way."""
+    return document[: len(given) // 2] + "But it all went another way. " + document[len(given) :]
+
+
+def jumps_back(document: str, given: str, anchor: str) -> str:
+    """Goes on behind an earlier place, with a piece of the anchor before it."""
+    return anchor[-20:] + document[len(given) * 2 // 3 :]
+
+
+def answers_about(document: str, given: str, anchor: str) -> str:
+    return f'Your answer ended with "{anchor}". Shall I go on from there?'
+
+
+def short_repeat(document: str, given: str, anchor: str) -> str:
+    """Repeats the last word or two only."""
+    return " ".join(anchor.split()[-2:]) + document[len(given) :]
+
+
+def says_nothing(document: str, given: str, anchor: str) -> str:
+    return ""
+
+
+HOSTILE = (restarts_politely, rewrites, jumps_back, answers_about, short_repeat, says_nothing)

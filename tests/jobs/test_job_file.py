@@ -9,7 +9,7 @@ import pytest
 from runner.errors import UsageError
 from runner.jobs.call import Strategy
 from runner.jobs.jobfile import JobFile, JobFileError, read_job_file
-from runner.jobs.spec import BatchLimits, ContinuationSpec, JobSpec, Until
+from runner.jobs.spec import BatchLimits, ContinuationSpec, JobSpec, OnUnverifiedSeam, Until
 
 EXAMPLE = Path(__file__).parents[2] / "jobs.example.yaml"
 
@@ -92,6 +92,35 @@ def test_a_minimal_job_has_the_documented_defaults(tmp_path: Path) -> None:
     assert job == JobSpec("a", "m", ({"role": "user", "content": "x"},))
     assert job.max_tokens is None
     assert job.continuation == ContinuationSpec(None, 50, None)
+
+
+def test_every_form_of_until_and_of_continuation(tmp_path: Path) -> None:
+    job = only(
+        read(
+            tmp_path,
+            "version: 1\njobs:\n- id: a\n  model: m\n  prompt: x\n"
+            "  continuation: {strategy: turn, seam_retries: 0, on_unverified_seam: fail, max_nudges: 5}\n"
+            "  until:\n    stop: true\n    all:\n"
+            "    - contains: END\n    - matches: '(?i)the end$'\n    - min_words: 10\n"
+            "    - min_chars: 50\n    - closes_tags: true\n    - closes_tags: [b, c]\n    - closes_tags: d\n",
+        )
+    )
+    assert job.continuation == ContinuationSpec(
+        Strategy.TURN, seam_retries=0, on_unverified_seam=OnUnverifiedSeam.FAIL, max_nudges=5
+    )
+    assert job.until == Until(
+        all=(
+            Until(contains="END"),
+            Until(matches="(?i)the end$"),
+            Until(min_words=10),
+            Until(min_chars=50),
+            Until(closes_tags=True),
+            Until(closes_tags=("b", "c")),
+            Until(closes_tags=("d",)),
+        ),
+        stop=True,
+    )
+    assert JobSpec.from_json("a", job.shape(), job.settings()) == job
 
 
 def test_words_that_look_like_something_else_stay_texts(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def error(kind: ErrorKind = ErrorKind.RETRY, retry_after_s: float | None = None)
 
 
 def dice() -> Random:
-    return Random(1)  # noqa: S311 - jitter is no secret
+    return Random(1)
 
 
 @given(st.integers(-1, 10_000), st.randoms(use_true_random=False))

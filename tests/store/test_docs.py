@@ -38,9 +38,8 @@ async def test_every_query_runs(hands, store: Store, database: str, query: str) 
     for seq, text in enumerate(("Once ", "upön a ", "ti ")):
         await store.save(claim, first, seq, text)
     await store.end_call(claim, first, CallOutcome("max_tokens"))
-    second = await store.begin_call(
-        claim, CallStart(2, Strategy.PREFILL, 14, 9, "m", Verdict.EXACT)
-    )
+    second = await store.begin_call(claim, CallStart(2, Strategy.PREFILL, 14, 9, "m"))
+    await store.judge(claim, second, Verdict.EXACT)
     await store.save(claim, second, 3, "me.")
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         rows = connection.execute(query).fetchall()

@@ -61,7 +61,7 @@ def test_a_claim_reads_the_first_of_each_lane(empty_database: Path, lanes: int) 
         ("present jobs", submit.PRESENT, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
         ("hashes", submit.HASHES, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
         ("held", reads.HELD_BY, "job_executing (worker_id=?)"),
-        ("supersede", submit.SUPERSEDE, "call_job (job_key=?)"),
+        ("supersede", submit.SUPERSEDE, "SEARCH call USING INDEX call_"),
     ],
 )
 def test_no_statement_reads_a_whole_table(

@@ -28,7 +28,7 @@ async def main():
     async def stream(claim):
         loaded = await store.load(claim)
         call_key = await store.begin_call(
-            claim, CallStart(len(loaded.calls) + 1, None, 0, 1, "m", None))
+            claim, CallStart(len(loaded.calls) + 1, None, 0, 1, "m"))
         seq = loaded.next_seq
         while True:
             await store.save(claim, call_key, seq, f"{claim.job_key}/{seq}/" + "x" * 500)
@@ -52,8 +52,10 @@ async def test_what_was_acknowledged_survives_a_kill(hands, store: Store, databa
     for _ in range(10):
         with start(SAVER, database) as child:
             assert child.stdout is not None
-            for _ in range(random.randint(1, 3000)):  # noqa: S311 - any moment will do
-                acknowledged.add(tuple(map(int, child.stdout.readline().split())))  # type: ignore[arg-type]
+            for _ in range(random.randint(1, 3000)):
+                line = child.stdout.readline()
+                assert line, "the child died by itself"
+                acknowledged.add(tuple(map(int, line.split())))  # type: ignore[arg-type]
             child.send_signal(signal.SIGKILL)
             for line in child.stdout.read().splitlines():
                 if len(line.split()) == 2:
@@ -85,7 +87,7 @@ from runner.jobs.states import Finish, State
 from runner.store.records import CallStart, Lane, Settlement
 from runner.store.store import Store
 async def work(store, worker, claim):
-    call_key = await store.begin_call(claim, CallStart(1, None, 0, 1, "m", None))
+    call_key = await store.begin_call(claim, CallStart(1, None, 0, 1, "m"))
     await asyncio.gather(*(store.save(claim, call_key, seq, worker) for seq in range(3)))
     await store.settle(claim, Settlement(State.COMPLETED, Finish.END_TURN))
     print(claim.job_id, flush=True)

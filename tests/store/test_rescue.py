@@ -10,7 +10,7 @@ import pytest
 from runner.errors import ClaimLost
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.states import Finish, State
-from runner.store.records import Settlement
+from runner.store.records import Lane, Settlement
 from runner.store.store import Store
 from tests.store.hands import make_spec
 
@@ -78,8 +78,45 @@ async def test_a_job_that_kills_its_workers_is_discarded(hands, store: Store) ->
         assert await store.rescue(f"w{rescue}", max_rescues=2) == ["a"]
     job = await hands.job()
     assert (job.state, job.rescues, job.finish) == (State.DISCARDED, 3, None)
-    assert job.error == "its process died 3 times while working on it"
+    assert job.error == (
+        "its process died 3 times in a row while working on it, "
+        "each time before any of its text was saved"
+    )
     assert await store.unfinished() == 0
+
+
+async def test_a_job_that_goes_on_between_kills_is_never_given_up(hands, store: Store) -> None:
+    await hands.submit()
+    for rescue in range(5):
+        claim = await hands.claim(f"w{rescue}")
+        await store.save(claim, await hands.begin(claim, number=rescue + 1), rescue, "more")
+        assert await store.rescue(f"w{rescue}", max_rescues=2) == ["a"]
+        job = await hands.job()
+        assert (job.state, job.rescues) == (State.AVAILABLE, 1)
+    # Text of an earlier claim is no progress of this one.
+    await hands.claim("w5")
+    await store.rescue("w5", max_rescues=2)
+    assert (await hands.job()).rescues == 2
+
+
+async def test_a_suspect_is_claimed_alone(hands, store: Store) -> None:
+    await hands.submit(make_spec("poison"), make_spec("beside"), make_spec("fresh"))
+    lane = Lane(hands.batch_key, "m", 2)
+    await hands.register("dead")
+    assert len(await store.claim("dead", [lane], 2)) == 2
+    await store.rescue("dead", max_rescues=3)
+
+    async def claim(*, alone: bool, free: int = 3) -> list[str]:
+        lanes = [Lane(hands.batch_key, "m", free)]
+        claims = await store.claim("w", lanes, free, suspect_from=1, alone=alone)
+        return [claim.job_id for claim in claims]
+
+    await hands.register("w")
+    assert await claim(alone=False, free=2) == []
+    assert await claim(alone=True) == ["poison"]
+    assert await claim(alone=True) == ["beside"]
+    assert await claim(alone=False) == ["fresh"]
+    assert await store.check() == []
 
 
 async def test_a_rescuer_that_looked_too_early_changes_nothing(hands, store: Store) -> None:

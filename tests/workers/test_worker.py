@@ -7,7 +7,7 @@ import time
 import anyio
 import pytest
 
-from runner.jobs.spec import BatchLimits, ContinuationSpec
+from runner.jobs.spec import BatchLimits, ContinuationSpec, Until
 from runner.jobs.states import Finish, State
 from runner.simulator import SimulatorOptions
 from runner.store.records import PauseCause
@@ -278,3 +278,17 @@ async def _streamed(worker, characters):
     with anyio.fail_after(20):
         while worker.progress.output_characters < characters:
             await anyio.lowlevel.checkpoint()
+
+
+async def test_a_stream_is_closed_where_until_wants_the_document_to_stop(tmp_path):
+    spec = job("a", max_tokens=4_000, until=Until(min_words=40, stop=True))
+    async with a_house(tmp_path) as house:
+        await house.submit(spec)
+        await house.worker().run()
+        row = await house.row()
+        (call,) = await house.store.calls(row.key)
+        assert (row.state, row.finish) == (State.COMPLETED, Finish.UNTIL_MET)
+        assert len(call.text.split()) == 40
+        assert call.outcome is not None
+        assert call.outcome.stop_reason is None
+        assert call.outcome.error == "closed: the condition of `until` is met"
