@@ -160,7 +160,7 @@ class Store(ReadingStore):
         """Refuse a submission before anything is written."""
         try:
             with closing(connect(self.path, mode="ro")) as connection:
-                submit.refuse_other_kind(connection, batch_name, simulated)
+                submit.refuse_known_kind(connection, batch_name, simulated)
                 if jobs is None or not submit.batch_has_jobs(connection, batch_name):
                     return
                 shown, total = submit.find_conflicts(connection, batch_name, iter(jobs()))

@@ -137,35 +137,36 @@ def put_batch(connection: Connection, spec: BatchSpec, simulated: bool, now_ms: 
         UsageError: it is there and of the other kind, simulated or real.
     """
     sql = driver(connection)
-    refuse_other_kind(sql, spec.name, simulated)
+    refuse_known_kind(sql, spec.name, simulated)
     cursor = sql.execute(PUT_BATCH, (spec.name, limits_json(spec.limits), simulated, now_ms))
     ((key,),) = cursor.fetchall()
     return int(key)
 
 
-def refuse_other_kind(sql: sqlite3.Connection, name: str, simulated: bool) -> None:
+def refuse_known_kind(sql: sqlite3.Connection, name: str, simulated: bool) -> None:
+    """`refuse_other_kind`, of a batch that may be there."""
+    for (known,) in sql.execute(SIMULATED, (name,)).fetchall():
+        refuse_other_kind(name, known=bool(known), simulated=simulated)
+
+
+def refuse_other_kind(name: str, *, known: bool, simulated: bool) -> None:
     """Simulated and real documents never mix.
 
-    Raises:
-        UsageError: the batch is there and of the other kind.
-    """
-    for (known,) in sql.execute(SIMULATED, (name,)).fetchall():
-        if bool(known) != simulated:
-            raise other_kind(name, simulated=bool(known))
-
-
-def other_kind(name: str, *, simulated: bool) -> UsageError:
-    """The word for a batch that is asked to hold documents of both kinds.
-
     Args:
-        simulated: what it holds.
+        known: whether the batch holds simulated documents.
+        simulated: whether it is asked to.
+
+    Raises:
+        UsageError: it would hold both.
     """
-    if not simulated:
-        return UsageError(
+    if known is simulated:
+        return
+    if simulated:
+        raise UsageError(
             f"batch '{name}' holds real documents, and --simulate would mix simulated ones among "
             "them. Give the simulated run another --db or --batch, or leave --simulate out."
         )
-    return UsageError(
+    raise UsageError(
         f"batch '{name}' holds simulated documents. Give the real one another --db or --batch, "
         f"or remove it with `runner cancel --batch {name}` and `runner prune --batch {name}`; "
         "with --simulate, the simulated run goes on."
