@@ -151,8 +151,10 @@ class SlowToCommit:
         self._seconds = seconds
 
     async def renew_lease(self, worker_id: str, *, lease_ms: int) -> bool:
-        self._machine.boot_s += self._seconds
-        return await self._machine.store.renew_lease(worker_id, lease_ms=lease_ms)
+        self._machine.boot_s += self._seconds / 2
+        kept = await self._machine.store.renew_lease(worker_id, lease_ms=lease_ms)
+        self._machine.boot_s += self._seconds / 2  # until the answer came
+        return kept
 
 
 class Machine(RuleBasedStateMachine):
@@ -206,11 +208,11 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def submitted(self) -> None:
-        receipt = self.do(self.store.submit(BatchSpec("b"), [make_spec(id) for id in IDS]))
+        receipt = self.do(self.store.submit(BatchSpec("b"), [make_spec(name) for name in IDS]))
         self.batch_key = receipt.batch_key
-        for id in IDS:
-            self.jobs[id] = ModelJob(self.do(self.store.find_job(id)).key)
-            self.claims[id] = 0
+        for name in IDS:
+            self.jobs[name] = ModelJob(self.do(self.store.find_job(name)).key)
+            self.claims[name] = 0
         self.start_worker(0.0)
         self.start_worker(HOUR_S)
 
@@ -237,7 +239,7 @@ class Machine(RuleBasedStateMachine):
         self.one(pick, self.processes).offset_s += jump_s
 
     @precondition(lambda self: self.at_work())
-    @rule(pick=st.integers(0, 9), takes_s=st.sampled_from((0.0, 0.0, 12.0, 55.0)))
+    @rule(pick=st.integers(0, 9), takes_s=st.sampled_from((0.0, 0.0, 24.0, 110.0)))
     def renew(self, pick: int, takes_s: float) -> None:
         self.renewed(self.one(pick, self.at_work()), takes_s)
 
@@ -326,7 +328,7 @@ class Machine(RuleBasedStateMachine):
     def claim(self, pick: int, limit: int) -> None:
         process = self.one(pick, self.at_work())
         claims = self.do(self.store.claim(process.id, [Lane(self.batch_key, "m", 9)], limit))
-        free = [id for id, job in self.jobs.items() if job.state is State.AVAILABLE]
+        free = [name for name, job in self.jobs.items() if job.state is State.AVAILABLE]
         assert [claim.job_id for claim in claims] == ([] if self.paused else free[:limit])
         for claim in claims:
             job = self.jobs[claim.job_id]
@@ -340,8 +342,10 @@ class Machine(RuleBasedStateMachine):
     def write(self, pick: int, which: int, data: st.DataObject) -> None:
         process = self.one(pick, self.holding())
         claim = process.held[which % len(process.held)]
-        if not self.attempt(claim, data):
-            process.held.remove(claim)
+        for _ in range(data.draw(st.integers(1, 4))):
+            if not self.attempt(claim, data):
+                process.held.remove(claim)
+                return
 
     @precondition(lambda self: self.old)
     @rule(which=st.integers(0, 99), data=st.data())
@@ -355,7 +359,9 @@ class Machine(RuleBasedStateMachine):
         job = self.jobs[claim.job_id]
         holds = job.holds(claim)
         call = job.open_call() or (job.calls[-1] if job.calls else None)
-        kinds = ["begin"] if call is None or not call.open else ["save", "save", "judge", "end"]
+        kinds = ["save", "save", "judge", "end"]
+        if call is None or not (call.open or not holds):
+            kinds = ["begin"]
         kind = data.draw(st.sampled_from([*kinds, "settle", "end_and_settle"]))
         call_key = 0 if call is None else call.key
         settlement = data.draw(st.sampled_from(SETTLEMENTS)) if "settle" in kind else None
@@ -454,13 +460,13 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_store_holds_what_the_model_says(self) -> None:
         with closing(sqlite3.connect(self.path)) as connection:
-            for id, job in self.jobs.items():
+            for name, job in self.jobs.items():
                 row = connection.execute(
                     "SELECT state, claim, worker_id, attempt, rescues, finish FROM job WHERE key=?",
                     (job.key,),
                 ).fetchone()
                 expected = (job.state, job.claim, job.holder, job.attempt, job.rescues, job.finish)
-                assert row == expected, id
+                assert row == expected, name
                 chunks = connection.execute(
                     "SELECT call.claim, chunk.call_key, chunk.seq, chunk.text FROM chunk"
                     " JOIN call ON call.key = chunk.call_key"
@@ -471,17 +477,17 @@ class Machine(RuleBasedStateMachine):
                 assert chunks == [(c.claim, c.key, *chunk) for c in job.calls for chunk in c.chunks]
                 assert [claim for claim, *_ in chunks] == sorted(claim for claim, *_ in chunks)
                 assert [seq for _, _, seq, _ in chunks] == list(range(len(chunks)))
-                assert job.claim >= self.claims[id]
-                self.claims[id] = job.claim
+                assert job.claim >= self.claims[name]
+                self.claims[name] = job.claim
 
     @invariant()
     def a_final_job_stays_as_it_is(self) -> None:
-        for id, job in self.jobs.items():
+        for name, job in self.jobs.items():
             now = (job.state, job.finish, job.claim, job.text())
-            if id in self.finals:
-                assert self.finals[id] == now
+            if name in self.finals:
+                assert self.finals[name] == now
             if job.state in FINAL:
-                self.finals[id] = now
+                self.finals[name] = now
 
     def teardown(self) -> None:
         try:
