@@ -237,8 +237,9 @@ def _check_params(value: Json, report: Report) -> None:
 def _check_against_model(model: str, fields: Mapping[str, Json], report: Report) -> None:
     """Report what this very model is known to refuse: it would cost the job, at night."""
     params, thinking = fields.get("params"), fields.get("thinking")
-    for key in SAMPLING if isinstance(params, Mapping) and not takes_sampling(model) else ():
-        if key in params:
+    given = params if isinstance(params, Mapping) and not takes_sampling(model) else {}
+    for key in SAMPLING:
+        if key in given:
             fix = "Take it out, and say in the prompt how bold the text should be."
             report(("params", key), f"{model} refuses `{key}`", fix, on_key=True)
     kind = thinking.get("type") if isinstance(thinking, Mapping) else None
