@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def read_job_files(files: Sequence[Path], batch: str | None) -> list[JobFile]:
         ExceptionGroup: of the JobFileErrors of those that are wrong.
     """
     from runner.jobs.jobfile import JobFileError, read_job_file
+    from runner.messages import retirement
 
     good: list[JobFile] = []
     errors: list[JobFileError] = []
@@ -54,8 +56,10 @@ def read_job_files(files: Sequence[Path], batch: str | None) -> list[JobFile]:
             errors.append(error)
     if errors:
         raise ExceptionGroup("job files were refused", errors)
+    today = datetime.now(UTC).date()
     for job_file in good:
-        for warning in job_file.warnings:
+        ends = [retirement.warning(model, today) for model in sorted(job_file.models)]
+        for warning in (*job_file.warnings, *filter(None, ends)):
             message(one_line(f"warning: {warning}"))
     return good
 

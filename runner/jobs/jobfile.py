@@ -33,12 +33,14 @@ class JobFile:
         path: the file.
         batch: the name and limits its jobs stand under.
         job_count: jobs in it, rows included.
+        models: the models its jobs name.
         warnings: what is allowed and yet may not be meant, in words for the reader.
     """
 
     path: Path
     batch: BatchSpec
     job_count: int
+    models: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
 
     def jobs(self) -> Iterator[JobSpec]:
@@ -72,10 +74,13 @@ def read_job_file(path: Path, *, batch: str | None = None) -> JobFile:
     problems = Problems()
     ids = IdRegister()
     count = 0
+    models: set[str] = set()
     try:
         source = _open(path, problems)
-        for job_id, _, _ in source.walk(problems):
+        for job_id, spec, _ in source.walk(problems):
             count += 1
+            if spec is not None:
+                models.add(spec.model)
             if job_id is not None:
                 ids.add(job_id)
         repeated = ids.repeated()
@@ -85,7 +90,8 @@ def read_job_file(path: Path, *, batch: str | None = None) -> JobFile:
         raise problems.refuse(error.problem) from None
     problems.raise_if_any()
     name = batch or source.batch or _safe_name(path)
-    return JobFile(path, BatchSpec(name, source.limits), count, tuple(source.warnings))
+    limits, warnings = source.limits, tuple(source.warnings)
+    return JobFile(path, BatchSpec(name, limits), count, frozenset(models), warnings)
 
 
 def _open(path: Path, problems: Problems) -> YamlJobs | RequestLines:

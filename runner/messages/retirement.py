@@ -13,15 +13,10 @@ from runner.messages.model_info import ModelInfo
 
 SOON = timedelta(days=60)  # the notice that the documentation promises
 
-# Announced dates, by plain name.
+# Announced dates, by plain name. Of other old models only is known how long they stay at least.
 RETIRES_ON = {
     "claude-mythos-preview": date(2026, 6, 30),
     "claude-sonnet-4-5": date(2026, 11, 30),
-}
-# Promised to stay at least so long; what comes after has not been announced.
-STAYS_UNTIL = {
-    "claude-haiku-4-5": date(2026, 10, 15),
-    "claude-opus-4-5": date(2026, 11, 24),
 }
 
 
@@ -31,12 +26,9 @@ def warning(model: str, today: date, info: ModelInfo | None = None) -> str | Non
     Args:
         info: what the endpoint told, where it told something.
     """
-    name = plain_name(model)
-    retires = RETIRES_ON.get(name)
-    stays = STAYS_UNTIL.get(name)
+    retires = RETIRES_ON.get(plain_name(model))
     if info is not None:
         retires = info.retires_on or (None if info.deprecated_on is None else retires)
-        stays = None
     if retires is not None and retires <= today:
         return f"{model} was retired on {retires}: its calls will fail. Choose another model."
     if retires is not None and retires - today <= SOON:
@@ -47,10 +39,5 @@ def warning(model: str, today: date, info: ModelInfo | None = None) -> str | Non
     if info is not None and info.deprecated_on is not None and info.deprecated_on <= today:
         return (
             f"{model} is deprecated and will be retired. Choose another model for what is to last."
-        )
-    if stays is not None and stays - today <= SOON:
-        return (
-            f"{model} may be retired soon: it was promised until {stays} only. "
-            "See the API's page on model deprecations."
         )
     return None

@@ -15,6 +15,7 @@ class FaultKind(StrEnum):
 
     HTTP_400_OWN_LIMIT = "http_400_own_limit"
     HTTP_401 = "http_401"
+    HTTP_402 = "http_402"
     HTTP_403 = "http_403"
     HTTP_404 = "http_404"
     HTTP_413 = "http_413"
@@ -142,6 +143,7 @@ _ANSWERS: Mapping[FaultKind, tuple[int, str, str, str | None]] = {
         None,
     ),
     FaultKind.HTTP_401: (401, "authentication_error", "invalid x-api-key", None),
+    FaultKind.HTTP_402: (402, "billing_error", "Your payment method was declined.", None),
     FaultKind.HTTP_403: (
         403,
         "permission_error",

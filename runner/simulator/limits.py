@@ -26,7 +26,7 @@ class _Bucket:
     filled_s: float
 
     def fill(self, now_s: float) -> None:
-        grown = (now_s - self.filled_s) * self.limit / 60
+        grown = max(0.0, now_s - self.filled_s) * self.limit / 60
         self.level = min(self.capacity, self.level + grown)
         self.filled_s = now_s
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from runner.jobs.traits import ModelTraits, PrefillAnswer
+from runner.messages import retirement
 from runner.messages.client import MessagesClient
 from runner.store.store import Store
 
@@ -17,11 +20,15 @@ class Models:
     No field of the API tells whether a model goes on from a prefill. So the first continuation of
     a model nobody has seen yet goes alone, holding `trial`, while others of the same model wait
     for what comes of it: a refusal is met once, and not once a job.
+
+    Args:
+        notice: told what the user should know, in words.
     """
 
-    def __init__(self, store: Store, client: MessagesClient) -> None:
+    def __init__(self, store: Store, client: MessagesClient, notice: Callable[[str], None]) -> None:
         self._store = store
         self._client = client
+        self._notice = notice
         self._looked_up: set[str] = set()
         self._looking_up: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._trials: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -31,7 +38,10 @@ class Models:
         """What `model` can take, by all that is known now; the API is asked once a process."""
         async with self._looking_up[model]:
             if model not in self._looked_up:
-                await self._client.model_info(model)
+                info = await self._client.model_info(model)
+                today = datetime.now(UTC).date()
+                if info and (words := retirement.warning(model, today, info)):
+                    self._notice(words)
                 await self.recall(model)
                 self._looked_up.add(model)
         traits = self._client.traits(model)

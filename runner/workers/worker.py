@@ -70,7 +70,7 @@ class Worker:
         self._place = Workplace(
             store=store,
             client=client,
-            models=Models(store, client),
+            models=Models(store, client, self.progress.notice),
             pace=self._pace,
             progress=self.progress,
             settings=settings,
