@@ -113,7 +113,7 @@ async def test_prune_never_touches_what_is_unfinished(store: Store, hands) -> No
     receipt = await store.prune(ALL)
     assert receipt.jobs == sum(state.final for state in before.values())
     assert {job.id: job.state async for job in store.jobs()} == {
-        id: state for id, state in before.items() if not state.final
+        name: state for name, state in before.items() if not state.final
     }
     assert await store.check() == []
     assert receipt.batches == 0
