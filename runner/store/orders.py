@@ -170,10 +170,13 @@ def free_pages(connection: Connection) -> tuple[int, bool]:
     there may be more."""
     sql = driver(connection)
     ((size,),) = sql.execute("PRAGMA page_size").fetchall()
-    ((before,),) = sql.execute("PRAGMA page_count").fetchall()
-    sql.execute(f"PRAGMA incremental_vacuum({FREED_PAGES})").fetchall()
-    ((after,),) = sql.execute("PRAGMA page_count").fetchall()
-    return (before - after) * size, before - after >= FREED_PAGES
+    ((unused,),) = sql.execute("PRAGMA freelist_count").fetchall()
+    pages = min(unused, FREED_PAGES)
+    for _ in range(pages):
+        # One at a time: the driver takes a single step of this statement, and a step is a page.
+        sql.execute("PRAGMA incremental_vacuum(1)")
+    ((left,),) = sql.execute("PRAGMA freelist_count").fetchall()
+    return (unused - left) * size, 0 < left < unused
 
 
 def _next_keys(
