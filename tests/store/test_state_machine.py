@@ -61,7 +61,7 @@ SETTLEMENTS = (
     Settlement(State.SCHEDULED, error="429", delay_ms=5_000),
 )
 ENDED = CallOutcome("max_tokens", usage=Usage(input_tokens=3, output_tokens=5))
-MOMENTS = st.sampled_from((0.5, 9.0, 24.0, 49.0, 51.0, 61.0))
+MOMENTS = st.sampled_from((0.5, 5.0, 9.0, 24.0, 41.0, 61.0))
 
 
 @dataclass
@@ -175,7 +175,6 @@ class Machine(RuleBasedStateMachine):
         self.jobs: dict[str, ModelJob] = {}
         self.finals: dict[str, tuple[object, ...]] = {}
         self.claims: dict[str, int] = {}
-        self.paused = False
         self.texts = 0
 
     def do(self, work: Awaitable[Any]) -> Any:
@@ -218,7 +217,7 @@ class Machine(RuleBasedStateMachine):
 
     # processes and their clocks
 
-    @precondition(lambda self: len(self.living()) < 4)
+    @precondition(lambda self: len(self.at_work()) < 3)
     @rule(offset_s=st.sampled_from((0.0, HOUR_S, -HOUR_S)))
     def start_worker(self, offset_s: float) -> None:
         self.started += 1
@@ -250,20 +249,15 @@ class Machine(RuleBasedStateMachine):
         process.lease._store = SlowToCommit(self, takes_s)  # type: ignore[assignment]
         assert await process.lease._renew(timeout_s=60), "a worker that trusts itself was rescued"
 
-    @precondition(lambda self: self.living())
-    @rule(pick=st.integers(0, 9))
-    def die(self, pick: int) -> None:
-        """The kernel drops its lock, and nobody says a word."""
+    @precondition(lambda self: len(self.at_work()) > 1)
+    @rule(pick=st.integers(0, 9), dies=st.booleans())
+    def leave(self, pick: int, dies: bool) -> None:
         process = self.one(pick, self.living())
         process.alive = False
-        os.close(self.store._locks._held.pop(process.id))
-
-    @precondition(lambda self: self.living())
-    @rule(pick=st.integers(0, 9))
-    def retire(self, pick: int) -> None:
-        process = self.one(pick, self.living())
+        if dies:  # the kernel drops its lock, and nobody says a word
+            os.close(self.store._locks._held.pop(process.id))
+            return
         self.do(self.store.retire_worker(process.id))
-        process.alive = False
         for job in self.jobs.values():
             if job.holder == process.id:
                 job.let_go(State.AVAILABLE)
@@ -329,17 +323,26 @@ class Machine(RuleBasedStateMachine):
         process = self.one(pick, self.at_work())
         claims = self.do(self.store.claim(process.id, [Lane(self.batch_key, "m", 9)], limit))
         free = [name for name, job in self.jobs.items() if job.state is State.AVAILABLE]
-        assert [claim.job_id for claim in claims] == ([] if self.paused else free[:limit])
+        assert [claim.job_id for claim in claims] == free[:limit]
         for claim in claims:
             job = self.jobs[claim.job_id]
             assert claim.number > job.claim
             job.state, job.claim, job.holder = State.EXECUTING, claim.number, process.id
             process.held.append(claim)
             self.old.append(claim)
+            self.attempt(claim, None)
 
     @precondition(lambda self: self.holding())
     @rule(pick=st.integers(0, 9), which=st.integers(0, 9), data=st.data())
     def write(self, pick: int, which: int, data: st.DataObject) -> None:
+        self.written(pick, which, data)
+
+    @precondition(lambda self: self.holding())
+    @rule(pick=st.integers(0, 9), which=st.integers(0, 9), data=st.data())
+    def write_more(self, pick: int, which: int, data: st.DataObject) -> None:
+        self.written(pick, which, data)
+
+    def written(self, pick: int, which: int, data: st.DataObject) -> None:
         process = self.one(pick, self.holding())
         claim = process.held[which % len(process.held)]
         for _ in range(data.draw(st.integers(1, 4))):
@@ -347,25 +350,33 @@ class Machine(RuleBasedStateMachine):
                 process.held.remove(claim)
                 return
 
-    @precondition(lambda self: self.old)
+    @precondition(lambda self: any(not self.jobs[c.job_id].holds(c) for c in self.old))
     @rule(which=st.integers(0, 99), data=st.data())
     def write_with_a_claim_of_old(self, which: int, data: st.DataObject) -> None:
         over = [c for c in self.old if not self.jobs[c.job_id].holds(c)]
-        if over:
-            assert not self.attempt(over[which % len(over)], data)
+        for number in range(data.draw(st.integers(1, 3))):
+            assert not self.attempt(over[(which + number) % len(over)], data)
 
-    def attempt(self, claim: Claim, data: st.DataObject) -> bool:
-        """Do something under a claim. False: the job is not held under it any more."""
+    def attempt(self, claim: Claim, data: st.DataObject | None) -> bool:
+        """Do something under a claim: begin a call, or what the data say.
+
+        False: the job is not held under it any more.
+        """
         job = self.jobs[claim.job_id]
         holds = job.holds(claim)
         call = job.open_call() or (job.calls[-1] if job.calls else None)
         kinds = ["save", "save", "judge", "end"]
         if call is None or not (call.open or not holds):
             kinds = ["begin"]
-        kind = data.draw(st.sampled_from([*kinds, "settle", "end_and_settle"]))
+        kind = "begin"
+        if data is not None:
+            kind = data.draw(st.sampled_from([*kinds, "settle", "end_and_settle"]))
         call_key = 0 if call is None else call.key
-        settlement = data.draw(st.sampled_from(SETTLEMENTS)) if "settle" in kind else None
-        resume_at = data.draw(st.integers(0, len(job.text()))) if kind == "begin" else 0
+        settlement, resume_at = None, len(job.text())
+        if data is not None and "settle" in kind:
+            settlement = data.draw(st.sampled_from(SETTLEMENTS))
+        elif data is not None and kind == "begin":
+            resume_at = data.draw(st.integers(0, resume_at))
         seq, text = job.next_seq(), f"{claim.job_id}{self.texts};"
         self.texts += 1
         work: Awaitable[Any]
@@ -433,12 +444,11 @@ class Machine(RuleBasedStateMachine):
     # the user
 
     @rule()
-    def pause_or_resume(self) -> None:
-        if self.paused:
-            assert self.do(self.store.resume(self.batch_key))
-        else:
-            self.do(self.store.pause(self.batch_key, PauseCause.USER, "later"))
-        self.paused = not self.paused
+    def pause_for_a_while(self) -> None:
+        self.do(self.store.pause(self.batch_key, PauseCause.USER, "later"))
+        for process in self.at_work():
+            assert self.do(self.store.claim(process.id, [Lane(self.batch_key, "m", 9)], 9)) == []
+        assert self.do(self.store.resume(self.batch_key))
 
     @rule(id=st.sampled_from(IDS))
     def replace_the_prompt(self, id: str) -> None:
