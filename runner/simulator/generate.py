@@ -200,9 +200,10 @@ def _wanted(first: int, all_tokens: int, behaviour: Behaviour) -> int:
 
 
 def _circle(tokens: int) -> str:
-    once = token_ends(_CIRCLE)
-    rounds, rest = divmod(max(tokens, 0), len(once))
-    return _CIRCLE * rounds + (_CIRCLE[: once[rest - 1]] if rest else "")
+    if tokens <= 0:
+        return ""
+    text = _CIRCLE * (tokens // len(_CIRCLE.split()) + 1)
+    return text[: token_ends(text)[tokens - 1]]
 
 
 def _apart(text: str, place: int, tokens_per_piece: int) -> Iterator[Piece]:

@@ -269,4 +269,4 @@ def test_the_example(tmp_path: Path) -> None:
     assert len(jobs) == file.job_count == len({job.id for job in jobs})
     assert jobs[0].id == "five-stories"
     assert jobs[0].max_tokens == 4096
-    assert {job.model for job in jobs} == {"claude-haiku-4-5"}
+    assert {job.model for job in jobs} == {"claude-haiku-4-5", "claude-haiku-5-5"}
