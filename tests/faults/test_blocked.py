@@ -129,7 +129,7 @@ async def test_a_command_does_not_wait(tmp_path, monkeypatch, impatient) -> None
         with closing(sqlite3.connect(tmp_path / "runner.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             async with await Store.open(tmp_path / "runner.db") as store:
-                with pytest.raises(StoreBlocked, match="Close what holds it .* run the same"):
+                with pytest.raises(StoreBlocked, match=r"Close what holds it .* run the same"):
                     await store.resume(1)
 
 
