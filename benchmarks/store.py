@@ -55,7 +55,7 @@ async def measure_saves(folder: Path, jobs: int, saves: int) -> None:
     async with await Store.open(folder / f"saves-{jobs}.db") as store:
         batch_key = (await store.submit(BatchSpec("b"), lambda: specs(jobs))).batch_key
         claims = await claimed(store, batch_key, jobs)
-        start = CallStart(1, None, 0, 1000, "m", None)
+        start = CallStart(1, None, 0, 1000, "m")
         call_keys = await asyncio.gather(*(store.begin_call(c, start) for c in claims))
 
         async def stream(claim: Claim, call_key: int) -> None:
@@ -101,7 +101,7 @@ async def measure_calls(folder: Path, jobs: int) -> None:
     async with await Store.open(folder / "calls.db") as store:
         batch_key = (await store.submit(BatchSpec("b"), lambda: specs(jobs))).batch_key
         claims = await claimed(store, batch_key, jobs)
-        start = CallStart(1, None, 0, 1000, "m", None)
+        start = CallStart(1, None, 0, 1000, "m")
         done = Settlement(State.COMPLETED, Finish.END_TURN)
 
         async def one(claim: Claim) -> None:

@@ -7,7 +7,8 @@ RunnerError                    exit status
 ├── NotFound                        2      no such job or batch
 ├── ExportError                     1      the documents could not be written
 ├── StoreError                      1
-│   ├── StoreUnavailable            1      cannot be opened, is locked, full or not writable
+│   ├── StoreUnavailable            1      cannot be opened or written
+│   │   └── StoreBlocked            1      for now: its disk is full, or another program locks it
 │   ├── SchemaTooNew                2      written by a newer version of this program
 │   └── NotADatabase                2      the file is something else, or damaged
 ├── CredentialsError                4      no usable key; see runner.messages.errors
@@ -57,6 +58,22 @@ class StoreError(RunnerError):
 
 class StoreUnavailable(StoreError):
     """The database cannot be opened or written: missing, locked, full, or not permitted."""
+
+
+class StoreBlocked(StoreUnavailable):
+    """The database cannot be used now, and can again by itself once its disk or lock is free.
+
+    Args:
+        what: what stands in the way.
+        remedy: what to do about it, as the beginning of a sentence.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(
+            f"{what}. What was saved is safe. {remedy}, and run the same command again."
+        )
+        self.what = what
+        self.remedy = remedy
 
 
 class SchemaTooNew(StoreError):

@@ -89,26 +89,31 @@ async def submit(
     *,
     batch: str | BatchSpec | None = None,
     on_conflict: OnConflict = OnConflict.ERROR,
+    simulated: bool = False,
 ) -> SubmitReceipt:
     """Queue jobs. What is queued already under the same id and prompt is left as it is.
 
     Args:
         jobs: a job file, its path, or the jobs themselves.
         batch: the batch's name; needed for jobs that come from no file, whose limits it may set.
+        simulated: their documents will come from the simulator.
 
     Raises:
         JobFileError: the file was refused, whole; nothing is queued.
         SubmitConflict: an id is known with another prompt; nothing is queued.
+        UsageError: the batch holds documents of the other kind, simulated or real.
     """
     if isinstance(jobs, (str, Path)):
         path, name = Path(jobs), batch.name if isinstance(batch, BatchSpec) else batch
         jobs = await anyio.to_thread.run_sync(lambda: read_job_file(path, batch=name))
     if isinstance(jobs, JobFile):
-        return await store.submit(jobs.batch, jobs.jobs, on_conflict=on_conflict)
+        return await store.submit(
+            jobs.batch, jobs.jobs, on_conflict=on_conflict, simulated=simulated
+        )
     if batch is None:
         raise UsageError("jobs that come from no file need a batch name: submit(…, batch=NAME)")
     spec = batch if isinstance(batch, BatchSpec) else BatchSpec(batch)
-    return await store.submit(spec, tuple(jobs), on_conflict=on_conflict)
+    return await store.submit(spec, tuple(jobs), on_conflict=on_conflict, simulated=simulated)
 
 
 @asynccontextmanager
@@ -116,6 +121,7 @@ async def run(
     store: Store,
     *,
     batches: Collection[str] | None = None,
+    simulated: bool = False,
     client: MessagesClient | None = None,
     settings: WorkerSettings = WorkerSettings(),
     progress: Progress | None = None,
@@ -127,6 +133,7 @@ async def run(
 
     Args:
         batches: names; None means all.
+        simulated: work on the simulated batches; else on the real ones.
         client: the way to the API; None makes one from the environment.
 
     Raises:
@@ -136,7 +143,7 @@ async def run(
     client = client or MessagesClient()
     send, receive = anyio.create_memory_object_stream[int](math.inf)
     try:
-        keys = await lift_pauses(store, batches)
+        keys = await lift_pauses(store, batches, simulated=simulated)
 
         def settled(job_key: int) -> None:
             with suppress(anyio.BrokenResourceError):  # nobody wants to hear of it any more
@@ -146,6 +153,7 @@ async def run(
             store,
             client,
             batch_keys=keys,
+            simulated=simulated,
             settings=settings,
             progress=progress,
             settled=settled,
@@ -175,12 +183,14 @@ async def run(
                 await client.aclose()
 
 
-async def lift_pauses(store: Store, batches: Collection[str] | None = None) -> list[int]:
-    """Resume batches that a refused key or a spend cap paused, and give all their keys.
+async def lift_pauses(
+    store: Store, batches: Collection[str] | None = None, *, simulated: bool = False
+) -> list[int]:
+    """Resume batches of one kind that a refused key or a spend cap paused, and give all their keys.
 
     A user's own pause stays.
     """
-    rows = await store.batches(batches)
+    rows = [row for row in await store.batches(batches) if row.simulated is simulated]
     for row in rows:
         if row.paused in LIFTED_BY_RUN:
             await store.resume(row.key, causes=LIFTED_BY_RUN)

@@ -1,4 +1,4 @@
-"""The queue: batches, jobs, calls, chunks, workers and kept counts."""
+"""The queue: batches, jobs, calls, chunks, events, workers and kept counts."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,10 @@ FINAL = "'completed', 'cancelled', 'discarded'"
 FINISHES = (
     "'end_turn', 'stop_sequence', 'until_met', 'refusal', 'max_calls', 'max_output_tokens', "
     "'context_window', 'stalled', 'early_end'"
+)
+EVENTS = (
+    "'claimed', 'call_broken', 'retry_scheduled', 'waits', 'paused', 'handed_back', 'rescued', "
+    "'replaced', 'retried', 'cancelled', 'completed', 'discarded'"
 )
 
 ADD = """\
@@ -51,12 +55,14 @@ def upgrade() -> None:
         sa.Column("key", Whole, primary_key=True),
         sa.Column("name", sa.Text, nullable=False, unique=True),
         sa.Column("limits", sa.Text, nullable=False),
+        sa.Column("simulated", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("paused", sa.Text),
         sa.Column("pause_reason", sa.Text),
         sa.Column("created_ms", Whole, nullable=False),
         kept_sum("calls"),
         *usage(),
         sa.CheckConstraint("paused IS NULL OR paused IN ('user', 'credentials', 'spend_cap')"),
+        sa.CheckConstraint("simulated IN (0, 1)"),
         sqlite_strict=True,
     )
     op.create_table(
@@ -71,6 +77,7 @@ def upgrade() -> None:
         kept_sum("claim"),
         sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("rescues", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("counted_from", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("worker_id", sa.Text),
         sa.Column("finish", sa.Text),
         sa.Column("error", sa.Text),
@@ -87,7 +94,7 @@ def upgrade() -> None:
         sa.CheckConstraint(f"(state IN ({FINAL})) = (finalized_ms IS NOT NULL)"),
         sa.CheckConstraint("state <> 'completed' OR finish IS NOT NULL"),
         sa.CheckConstraint(f"finish IS NULL OR state IN ({FINAL})"),
-        sa.CheckConstraint("claim >= 0 AND attempt >= 0 AND rescues >= 0"),
+        sa.CheckConstraint("claim >= 0 AND attempt >= 0 AND rescues >= 0 AND counted_from >= 0"),
         sqlite_autoincrement=True,
         sqlite_strict=True,
     )
@@ -160,6 +167,19 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("chunk_seq", "chunk", ["job_key", "seq"], unique=True)
+    op.create_table(
+        "job_event",
+        sa.Column("key", Whole, primary_key=True),
+        sa.Column("job_key", Whole, of_job(), nullable=False),
+        sa.Column("at_ms", Whole, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("claim", Whole, nullable=False),
+        sa.Column("worker_id", sa.Text),
+        sa.Column("detail", sa.Text),
+        sa.CheckConstraint(f"kind IN ({EVENTS})"),
+        sqlite_strict=True,
+    )
+    op.create_index("job_event_job", "job_event", ["job_key"])
     op.create_table(
         "worker",
         sa.Column("id", sa.Text, primary_key=True),

@@ -2,143 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import sqlite3
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from runner.cli.machine import (
+    Finding,
+    Level,
+    disk_space,
+    file_system,
+    mountinfo,
+    permissions,
+    sqlite_version,
+)
+from runner.cli.pauses import pause_line
 from runner.errors import RunnerError, StoreError
 from runner.jobs.states import State
 from runner.messages.client import MessagesClient
+from runner.store import migrate
 from runner.store.engine import database_path
-from runner.store.store import Store
+from runner.store.reading import ReadingStore
 
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check saw.
-
-    Args:
-        mend: what to do about it; None where there is nothing to do.
-    """
-
-    check: str
-    level: Level
-    text: str
-    mend: str | None = None
-
-
-# File systems whose locks or memory maps do not hold between machines: SQLite's write-ahead log
-# needs both. Source: SQLite documentation, write-ahead logging.
-_NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb", "smb3", "smbfs", "9p", "virtiofs", "afs", "ceph", "lustre"}
-    | {"gfs2", "ocfs2", "glusterfs", "ncpfs", "vboxsf", "prl_fs", "vmhgfs"}
-    | {"fuse.sshfs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.vmhgfs-fuse"}
-)
-_ONE_PROCESS = "Work with one process at a time on this database"
-_LOW_BYTES, _NO_BYTES = 1 << 30, 50 << 20
 _CLOCK_SKEW_S = 60
 _EARLIEST_S = 1_767_225_600  # 2026-01-01: no machine that runs this program lives before it
 _NETWORK_TIMEOUT_S = 5
-
-
-def file_system(folder: Path, mountinfo: str | None) -> Finding:
-    """Whether the database's folder lies on a file system that SQLite may use.
-
-    Args:
-        mountinfo: the text of /proc/self/mountinfo; None on systems without it.
-    """
-    kind = _mounted(folder, mountinfo or "")
-    if kind is None:
-        return Finding(
-            "file system",
-            Level.WARN,
-            f"the file system of {folder} is not known",
-            "Make sure that it is a disk of this machine, not a network or shared folder.",
-        )
-    if kind in _NETWORK:
-        return Finding(
-            "file system",
-            Level.FAIL,
-            f"{folder} is on {kind}, a network or shared file system: the database would be damaged",
-            "Put the database on a disk of this machine, with --db or RUNNER_DB.",
-        )
-    return Finding("file system", Level.OK, f"{folder} is on {kind}")
-
-
-def _mounted(folder: Path, mountinfo: str) -> str | None:
-    """The type of the file system that a folder is on: the last mount on the longest path."""
-    best: tuple[int, str] | None = None
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, types = before.split(), after.split()
-        if len(fields) < 5 or not types:
-            continue
-        # Blanks and backslashes in a path are written in octal. Source: proc(5).
-        point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]))
-        if folder.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
-            best = (len(point.parts), types[0])
-    return best and best[1]
-
-
-def sqlite_version(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> Finding:
-    """Whether this SQLite may lose commits when several processes share a database.
-
-    Source: SQLite release notes, the WAL-reset bug: mended in 3.51.3, 3.50.7 and 3.44.6.
-    """
-    words = ".".join(map(str, version))
-    mended = (
-        version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
-    )
-    if mended:
-        return Finding("SQLite", Level.OK, f"version {words}")
-    return Finding(
-        "SQLite",
-        Level.WARN,
-        f"version {words} can lose commits when several processes write to one database",
-        f"{_ONE_PROCESS}, or use a Python with SQLite 3.51.3, 3.50.7, 3.44.6 or later.",
-    )
-
-
-def permissions(path: Path) -> Finding:
-    """Whether the database and its folder can be written."""
-    # SQLite makes files beside the database, so the folder counts as well.
-    for place in (path.parent, *(file for file in (path,) if file.exists())):
-        if not os.access(place, os.R_OK | os.W_OK | (os.X_OK if place.is_dir() else 0)):
-            return Finding(
-                "permissions",
-                Level.FAIL,
-                f"{place} cannot be read and written by this user",
-                "Change its owner or mode, or name another database with --db.",
-            )
-    return Finding("permissions", Level.OK, f"{path.parent} can be written")
-
-
-def disk_space(folder: Path) -> Finding:
-    """Whether there is room for documents."""
-    free = shutil.disk_usage(folder).free
-    text = f"{free / (1 << 30):,.1f} GiB free in {folder}"
-    if free >= _LOW_BYTES:
-        return Finding("disk space", Level.OK, text)
-    level = Level.WARN if free >= _NO_BYTES else Level.FAIL
-    return Finding("disk space", level, text, "Make room, or name a database elsewhere with --db.")
 
 
 def clock(now_s: float, server_s: float | None) -> Finding:
@@ -192,9 +83,14 @@ def _seconds(date: str | None) -> float | None:
 
 
 async def database(path: Path, now_s: float) -> list[Finding]:
-    """Whether the database opens, and what hangs in it."""
+    """Whether the database opens, and what hangs in it. It is only read, and never migrated."""
     try:
-        async with await Store.open(path, create=False) as store:
+        version = migrate.current(path)
+        if version is not None and version != migrate.head():
+            text = f"{path} has schema version {version}; this program works with {migrate.head()}"
+            mend = "It is brought up to date by itself, or by `runner db upgrade`."
+            return [Finding("database", Level.WARN, text, mend)]
+        async with await ReadingStore.open_to_read(path) as store:
             opened = Finding("database", Level.OK, f"{path} is of this program's version")
             return [opened, *[finding async for finding in _hanging(store, now_s)]]
     except StoreError as error:
@@ -205,38 +101,38 @@ def _not_there(path: Path) -> Finding:
     return Finding("database", Level.OK, f"{path} is not there yet; it is made on first use")
 
 
-async def _hanging(store: Store, now_s: float) -> AsyncIterator[Finding]:
-    stale = [
-        worker
-        for worker in await store.workers()
-        if worker.alive is False or worker.lease_until_ms / 1000 < now_s
-    ]
+async def _hanging(store: ReadingStore, now_s: float) -> AsyncIterator[Finding]:
+    workers = await store.workers()
+    stale = [row for row in workers if row.alive is False or row.lease_until_ms / 1000 < now_s]
     if stale:
-        names = ", ".join(f"process {worker.pid} on {worker.host}" for worker in stale[:5])
+        names = ", ".join(f"{row.id[:8]}, process {row.pid} on {row.host}" for row in stale[:5])
         yield Finding(
             "workers",
             Level.WARN,
-            f"{len(stale)} of them are gone or give no sign of life ({names})",
-            "`runner run` or `runner work` takes their jobs over.",
+            f"{len(stale)} of {len(workers)} are gone or give no sign of life ({names})",
+            "`runner run`, `runner work` or `runner rescue` frees their jobs; one that hangs needs "
+            "`runner rescue --worker ID`.",
         )
     else:
-        yield Finding("workers", Level.OK, "none is stale")
+        yield Finding("workers", Level.OK, f"{len(workers)} at work, none is stale")
     batches = await store.batches()
+    held = [await store.held(row.id) for row in workers if row.alive is not False]
     executing = sum(batch.count(State.EXECUTING) for batch in batches)
-    if executing and not await store.workers():
+    stuck = executing - sum(len(one.claims) for one in held)
+    if stuck > 0:
         yield Finding(
             "jobs",
             Level.WARN,
-            f"{executing:,} are marked as executing, and no process is there to do it",
-            "`runner run` or `runner work` takes them over.",
+            f"{stuck:,} are marked as executing, and no living process is there to do it",
+            "`runner run` or `runner work` takes them over; `runner rescue` frees them now.",
         )
     for batch in batches:
         if batch.paused:
             yield Finding(
                 "batch",
                 Level.WARN,
-                f"{batch.name} is paused ({batch.paused}): {batch.pause_reason or ''}",
-                "Mend the cause, then `runner run` goes on with it.",
+                pause_line(batch).rpartition("; ")[0],
+                pause_line(batch).rpartition("; ")[2],
             )
         if batch.created_ms / 1000 > now_s + _CLOCK_SKEW_S:
             yield Finding(
@@ -261,7 +157,7 @@ async def examine(name: str, *, network: bool) -> list[Finding]:
         findings = [Finding("database", Level.FAIL, f"there is no folder {folder}", mend)]
     else:
         findings = [
-            file_system(folder, _mountinfo()),
+            file_system(folder, mountinfo()),
             permissions(path),
             disk_space(folder),
             *(await database(path, time.time()) if path.exists() else [_not_there(path)]),
@@ -275,10 +171,3 @@ async def examine(name: str, *, network: bool) -> list[Finding]:
         findings.append(answer)
     findings.append(clock(time.time(), server_s))
     return findings
-
-
-def _mountinfo() -> str | None:
-    try:
-        return Path("/proc/self/mountinfo").read_text(errors="replace")
-    except OSError:
-        return None

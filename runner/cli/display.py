@@ -19,6 +19,7 @@ from rich.text import Text
 
 from runner.cli.harmless import one_line
 from runner.cli.meter import Meter, duration
+from runner.cli.pauses import pause_line
 from runner.jobs.states import State
 from runner.store.records import BatchRow
 from runner.workers.progress import Progress
@@ -100,11 +101,7 @@ def snapshot(batches: Sequence[BatchRow], progress: Progress, meter: Meter) -> S
         ),
         tokens_per_second=meter.tokens_per_second(),
         seconds_left=meter.seconds_left(final, total - final),
-        pauses=tuple(
-            one_line(f"{batch.name} is paused ({batch.paused}): {batch.pause_reason or ''}")
-            for batch in batches
-            if batch.paused
-        ),
+        pauses=tuple(one_line(pause_line(batch)) for batch in batches if batch.paused),
         writing=tuple(
             Writing(
                 one_line(job.job_id if len(batches) == 1 else f"{job.batch}/{job.job_id}"),

@@ -28,7 +28,8 @@ def doctor(database: str, no_network: bool, as_json: bool) -> int:
     Exit status: 1 if something fails, 0 otherwise.
     """
     # Imported here: `--help` must not wait for the SDK.
-    from runner.cli.checks import Level, examine
+    from runner.cli.checks import examine
+    from runner.cli.machine import Level
 
     findings = run_async(examine(database, network=not no_network))
     if as_json:

@@ -102,7 +102,7 @@ def _begin(first: list[Sequence[object]]) -> Table:
 def _cells(job: JobRow) -> Sequence[object]:
     return (
         job.id,
-        job.batch,
+        f"{job.batch} (simulated)" if job.simulated else job.batch,
         job.state,
         job.finish,
         job.calls,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -27,6 +28,24 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("runner.cli.show:show", "Show one job: its calls, seams and tokens."),
     "tail": ("runner.cli.tail:tail", "Print the end of a job's text, also as it is written."),
     "export": ("runner.cli.export:export", "Write documents to files."),
+    "cancel": (
+        "runner.cli.cancel:cancel",
+        "Cancel jobs: what is not final will not be worked on.",
+    ),
+    "retry": (
+        "runner.cli.retry:retry",
+        "Put jobs that ended back in the queue, keeping their text.",
+    ),
+    "pause": (
+        "runner.cli.pause:pause",
+        "Pause batches: none of their jobs begins a further call.",
+    ),
+    "resume": ("runner.cli.pause:resume", "Let paused batches go on."),
+    "rescue": ("runner.cli.rescue:rescue", "Free the jobs of workers that are dead, now."),
+    "prune": (
+        "runner.cli.prune:prune",
+        "Delete jobs that ended, with their documents, and make the database smaller.",
+    ),
     "simulate": (
         "runner.cli.simulate:simulate",
         "Serve a simulated Messages API on this machine, until Ctrl-C.",
@@ -39,6 +58,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 INTERRUPTED = 128 + signal.SIGINT
+
+# What writing to stdout can meet. The store and the export tell of their own files' errors
+# themselves; an error without a file's name that gets here is that of the output.
+_OUTPUT_LOST = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+class UnwritableOutput(RunnerError):
+    """What a command found could not be written to stdout."""
 
 
 class Commands(click.Group):
@@ -67,6 +94,14 @@ class Commands(click.Group):
             sys.stdout.flush()
         except BrokenPipeError:
             return _reader_went_away()
+        except OSError as error:
+            if error.errno not in _OUTPUT_LOST or error.filename is not None:
+                raise
+            _let_go_of_stdout()
+            raise UnwritableOutput(
+                f"the output could not be written: {os.strerror(error.errno)}. "
+                "Look at what it goes to, and give the same command again."
+            ) from error
         return status
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -114,12 +149,14 @@ def _let_go_of_stderr() -> None:
 
 
 def _reader_went_away() -> int:
-    """Whoever read our output has seen enough (`runner list | head`): that is no error.
-
-    What is still buffered must not fail once more while the interpreter shuts down.
-    """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Whoever read our output has seen enough (`runner list | head`): that is no error."""
+    _let_go_of_stdout()
     return 0
+
+
+def _let_go_of_stdout() -> None:
+    """What is still buffered must not fail once more while the interpreter shuts down."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -49,11 +49,12 @@ def run(
         from runner.library import open_store
 
         async with open_client(simulate=simulate) as client, open_store(database) as store:
-            await submit_all(store, job_files, on_conflict(conflict))
+            await submit_all(store, job_files, on_conflict(conflict), simulated=simulate)
             return await work_on(
                 store,
                 client,
                 batches=sorted({job_file.batch.name for job_file in job_files}),
+                simulated=simulate,
                 concurrency=concurrency,
                 until_final=True,
                 live=not no_live,

@@ -10,12 +10,13 @@ import click
 from runner.cli.common import database_option, json_option, print_json, reading, run_async
 from runner.cli.harmless import for_stdout, one_line
 from runner.cli.table import echo_table
+from runner.errors import UsageError
 from runner.jobs.call import Strategy
 
 if TYPE_CHECKING:
     from runner.jobs.call import Usage
     from runner.output.document import ReadDocument
-    from runner.store.records import SavedCall
+    from runner.store.records import JobEvent, SavedCall
 
 _HEADER = (
     "call", "strategy", "resume point", "verdict", "characters", "stop reason",
@@ -27,8 +28,9 @@ _HEADER = (
 @click.argument("job")
 @database_option
 @click.option("--text", is_flag=True, help="Print the document's text instead of its calls.")
+@click.option("--events", "with_events", is_flag=True, help="Print what happened to the job.")
 @json_option
-def show(job: str, database: str, text: bool, as_json: bool) -> None:
+def show(job: str, database: str, text: bool, with_events: bool, as_json: bool) -> None:
     """Show one job: its calls, seams and tokens.
 
     JOB is a job's id, or BATCH/ID where several batches have it. Each line of the table is a call:
@@ -37,9 +39,14 @@ def show(job: str, database: str, text: bool, as_json: bool) -> None:
     estimate: the stream broke before the API counted. With --json, one object with all of this;
     with --json --text, the text too.
 
+    With --events, what happened to the job instead, oldest first: who claimed it, what broke its
+    calls, what it waited for, from whom it was rescued, and how it ended. With --json --events, one
+    object with the key `events`.
+
     \b
     Example:
       runner show five-stories
+      runner show five-stories --events
       runner show five-animals/five-stories --text > stories.md
     """
 
@@ -49,6 +56,15 @@ def show(job: str, database: str, text: bool, as_json: bool) -> None:
         async with reading(database) as store:
             return await read_document(store, await store.find_job(job))
 
+    async def read_events() -> list[JobEvent]:
+        async with reading(database) as store:
+            return await store.events((await store.find_job(job)).key)
+
+    if with_events:
+        if text:
+            raise UsageError("--text and --events show different things: give one of them.")
+        _print_events(run_async(read_events()), as_json)
+        return
     document = run_async(read())
     if as_json:
         from runner.output.document import document_json
@@ -60,12 +76,45 @@ def show(job: str, database: str, text: bool, as_json: bool) -> None:
         _print(document)
 
 
+def _print_events(events: list[JobEvent], as_json: bool) -> None:
+    told = [(event, event.kind or "submitted") for event in events]
+    if as_json:
+        print_json(
+            {
+                "events": [
+                    {
+                        "at_ms": event.at_ms,
+                        "kind": kind,
+                        "claim": event.claim,
+                        "worker": event.worker_id,
+                        "detail": event.detail,
+                    }
+                    for event, kind in told
+                ]
+            }
+        )
+        return
+    echo_table(
+        ("time", "event", "claim", "worker", "detail"),
+        [
+            (
+                _time(event.at_ms),
+                kind,
+                event.claim,
+                event.worker_id and event.worker_id[:8],
+                event.detail,
+            )
+            for event, kind in told
+        ],
+    )
+
+
 def _print(document: ReadDocument) -> None:
     from runner.output.endings import advice, ending
 
     job, usage = document.job, document.usage
     lines = {
-        "job": f"{job.batch}/{job.id}",
+        "job": f"{job.batch}/{job.id}" + (" (simulated)" if job.simulated else ""),
         "model": job.model,
         "state": job.state,
         "document": f"{len(document.text):,} characters",

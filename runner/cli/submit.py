@@ -49,7 +49,18 @@ def on_conflict(chosen: str | None) -> OnConflict:
 @database_option
 @batch_option
 @conflict_options
-def submit(files: tuple[Path, ...], database: str, batch: str | None, conflict: str | None) -> None:
+@click.option(
+    "--simulate",
+    is_flag=True,
+    help="Their documents will be simulated ones, written by `runner work --simulate`.",
+)
+def submit(
+    files: tuple[Path, ...],
+    database: str,
+    batch: str | None,
+    conflict: str | None,
+    simulate: bool,
+) -> None:
     """Queue the jobs of job files, and do no work.
 
     All files are checked before anything is queued. Jobs that are there already are left alone, so
@@ -66,22 +77,30 @@ def submit(files: tuple[Path, ...], database: str, batch: str | None, conflict: 
         from runner.store.store import Store
 
         async with await Store.open(database) as store:
-            await submit_all(store, job_files, on_conflict(conflict))
+            await submit_all(store, job_files, on_conflict(conflict), simulated=simulate)
 
     run_async(queue())
 
 
 async def submit_all(
-    store: Store, job_files: Sequence[JobFile], on_conflict: OnConflict
+    store: Store, job_files: Sequence[JobFile], on_conflict: OnConflict, *, simulated: bool
 ) -> list[SubmitReceipt]:
     """Queue the jobs of several files, saying on stderr what came of each.
 
     Raises:
+        UsageError: a batch holds documents of the other kind, simulated or real; nothing was queued.
         SubmitConflict: an id is known with another prompt; nothing of that file was queued.
     """
+    from runner.store.submit import refuse_other_kind
+
+    # All of them first: nothing is queued where one of several files is refused.
+    for row in await store.batches([job_file.batch.name for job_file in job_files]):
+        refuse_other_kind(row.name, known=row.simulated, simulated=simulated)
     receipts = []
     for job_file in job_files:
-        receipt = await store.submit(job_file.batch, job_file.jobs, on_conflict=on_conflict)
+        receipt = await store.submit(
+            job_file.batch, job_file.jobs, on_conflict=on_conflict, simulated=simulated
+        )
         receipts.append(receipt)
         message(one_line(f"{job_file.batch.name}: {_words(receipt)}"))
     return receipts

@@ -8,13 +8,16 @@ from typing import Any, TypeVar
 import click
 
 from runner.cli.common import database_option, message, run_async
+from runner.cli.harmless import one_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-SIMULATED = (
-    "these documents are simulated; for true ones, use another --db "
-    "(jobs that are complete are not asked again)"
-)
+SIMULATED = "these documents are simulated; true ones need another --db or --batch"
+
+_LEFT_ALONE = {
+    False: "{} holds simulated documents and is left alone; --simulate works on it",
+    True: "{} holds real documents and is left alone; it needs a run without --simulate",
+}
 
 
 def work_options(function: F) -> F:
@@ -53,7 +56,7 @@ def work(
 ) -> int:
     """Work on what is queued until every job is final.
 
-    Several of these may work on one database. The first Ctrl-C saves what streams and stops, the
+    Simulated documents are written with --simulate only, and real ones without. Several of these may work on one database. The first Ctrl-C saves what streams and stops, the
     second stops at once.
 
     \b
@@ -69,16 +72,22 @@ def work(
         from runner.cli.working import open_client, work_on
         from runner.library import open_store
         from runner.output.batches import known_batches
+        from runner.store.submit import refuse_other_kind
 
         async with (
             open_client(simulate=simulate) as client,
             open_store(database, create=False) as store,
         ):
-            await known_batches(store, batches or None)
+            for row in await known_batches(store, batches or None):
+                if batches:
+                    refuse_other_kind(row.name, known=row.simulated, simulated=simulate)
+                elif row.simulated is not simulate and row.unfinished:
+                    message(one_line(_LEFT_ALONE[simulate].format(row.name)))
             return await work_on(
                 store,
                 client,
                 batches=batches or None,
+                simulated=simulate,
                 concurrency=concurrency,
                 until_final=not wait,
                 live=not no_live,

@@ -11,7 +11,9 @@ import anyio
 from runner.cli.common import message
 from runner.cli.harmless import one_line
 from runner.cli.live import Show, can_draw
+from runner.cli.machine import hazards
 from runner.cli.main import INTERRUPTED
+from runner.cli.pauses import pause_line
 from runner.cli.signals import stopping_by_signal
 from runner.jobs.states import State
 from runner.library import lift_pauses
@@ -58,6 +60,7 @@ async def work_on(
     client: MessagesClient,
     *,
     batches: Sequence[str] | None,
+    simulated: bool,
     concurrency: int | None,
     until_final: bool,
     live: bool,
@@ -66,20 +69,28 @@ async def work_on(
 
     Args:
         batches: names; None takes all there are, also those that are queued meanwhile.
+        simulated: work on simulated batches; else on real ones.
 
     Returns:
         The exit status.
     """
-    keys = await lift_pauses(store, batches)
+    for warning in await hazards(store):
+        message(one_line(f"warning: {warning}"))
+    keys = await lift_pauses(store, batches, simulated=simulated)
+
+    async def ours() -> list[BatchRow]:
+        return [row for row in await store.batches(batches) if row.simulated is simulated]
+
     worker = Worker(
         store,
         client,
         batch_keys=None if batches is None else keys,
+        simulated=simulated,
         until_final=until_final,
         settings=WorkerSettings(concurrency=concurrency),
         progress=Progress(),
     )
-    show = Show(lambda: store.batches(batches), worker.progress, live=live and can_draw(sys.stderr))
+    show = Show(ours, worker.progress, live=live and can_draw(sys.stderr))
 
     def stop() -> None:
         worker.progress.notice(_STOPPING)
@@ -93,7 +104,7 @@ async def work_on(
                 await worker.run()
             finally:
                 show.end()
-    rows = await store.batches(batches)
+    rows = await ours()
     sum_up(rows)
     return exit_status(rows, stopped=worker.progress.stopping)
 
@@ -123,13 +134,13 @@ def sum_up(rows: Sequence[BatchRow]) -> None:
         estimated = "~" if row.usage.estimated else ""
         message(
             one_line(
-                f"{row.name}: {row.jobs:,} documents: {words or 'none'}; {row.calls:,} calls, "
+                f"{row.name}{' (simulated)' if row.simulated else ''}: {row.jobs:,} documents: {words or 'none'}; {row.calls:,} calls, "
                 f"{row.usage.total_input_tokens:,} input and {estimated}"
                 f"{row.usage.output_tokens:,} output tokens"
             )
         )
         if row.paused:
-            message(one_line(f"{row.name} is paused ({row.paused}): {row.pause_reason or ''}"))
+            message(one_line(pause_line(row)))
     message(
         "read them: `runner export` writes files, `runner list` and `runner show JOB` tell more"
     )

@@ -85,6 +85,8 @@ class ContinuationLoop:
             self._watch.feed(call.text)
             self.document.add(call.text)
             self._ended(call.outcome, rejected=call.rejected, verdict=call.verdict)
+            if not call.counted:
+                self._count_anew()
 
     def next_step(self) -> Step:
         """What to do next."""
@@ -218,6 +220,13 @@ class ContinuationLoop:
         self._blank += cut and (self._structured or not came)
         gained = self._resume_point() > self._resumed_at or (self._structured and came)
         self._idle = 0 if gained else self._idle + 1
+
+    def _count_anew(self) -> None:
+        """Of the calls so far only the text counts: their owner asked for the document again."""
+        self._last = self._ended_turn = self._circle = None
+        self._looked_at = len(self.document)
+        self._answered = self._output_tokens = self._idle = self._blank = 0
+        self._rejections = self._unverified = self._nudges = 0
 
     def _ending(self) -> Finished | CannotContinue | None:
         """How the document ends after its last call; None: it goes on."""

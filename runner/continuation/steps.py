@@ -18,6 +18,8 @@ class PastCall:
         outcome: None where its process died before it could say.
         rejected: its reply was rejected: it did not go on with the document.
         verdict: what was known of its seam.
+        counted: False where a retry came after it: its text stays in the document, and it counts
+            against no bound.
     """
 
     resume_at: int
@@ -25,6 +27,7 @@ class PastCall:
     outcome: CallOutcome | None
     rejected: bool = False
     verdict: Verdict | None = None
+    counted: bool = True
 
 
 class Splice(Protocol):

@@ -66,7 +66,7 @@ TRANSITIONS: tuple[Transition, ...] = (
         for state in (State.AVAILABLE, State.SCHEDULED, State.EXECUTING, State.RETRYABLE)
     ),
     *(
-        Transition(state, State.AVAILABLE, "runner retry", ("attempt = 0",))
+        Transition(state, State.AVAILABLE, "runner retry", ("attempt = 0", "rescues = 0"))
         for state in (State.COMPLETED, State.CANCELLED, State.DISCARDED)
     ),
 )

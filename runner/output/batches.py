@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from runner.errors import NotFound
+from runner.store.reading import ReadingStore
 from runner.store.records import BatchRow
-from runner.store.store import Store
 
 
-async def known_batches(store: Store, names: Collection[str] | None) -> list[BatchRow]:
+async def known_batches(store: ReadingStore, names: Collection[str] | None) -> list[BatchRow]:
     """The batches of these names; None takes all.
 
     Raises:

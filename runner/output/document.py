@@ -139,6 +139,7 @@ def job_json(job: JobRow) -> dict[str, Any]:
     return {
         "id": job.id,
         "batch": job.batch,
+        "simulated": job.simulated,
         "model": job.model,
         "state": job.state,
         "finish": job.finish,

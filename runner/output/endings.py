@@ -46,9 +46,9 @@ _CAUSES = {
 
 _ADVICE = {
     Finish.REFUSAL: "Read the end of the text, then change the prompt and submit it with --replace.",
-    Finish.MAX_CALLS: "Raise max_tokens in the job file and submit it with --replace; "
-    "or raise max_calls and give the job a new id.",
-    Finish.MAX_OUTPUT_TOKENS: "Raise max_output_tokens in the job file and give the job a new id.",
+    Finish.MAX_CALLS: "`runner retry JOB` lets it go on for as many calls again; or raise "
+    "max_tokens in the job file and submit it with --replace.",
+    Finish.MAX_OUTPUT_TOKENS: "`runner retry JOB` lets it go on for as many tokens again.",
     Finish.CONTEXT_WINDOW: "Split the prompt into parts of its own, or take a model with a larger "
     "window, and submit it with --replace.",
     Finish.STALLED: "Read the end of the text, then change the prompt or raise max_tokens, and "
@@ -84,8 +84,11 @@ def advice(job: JobRow) -> str | None:
         case Standing.CUT | Standing.FAILED if job.finish in _ADVICE:
             return _ADVICE[job.finish]
         case Standing.CUT | Standing.FAILED:
-            return "Mend what the error names; a changed prompt is submitted with --replace."
+            return (
+                "Mend what the error names, then `runner retry JOB`; a changed prompt is submitted "
+                "with --replace."
+            )
         case Standing.CANCELLED:
-            return "Give the job a new id to have it written."
+            return "`runner retry JOB` lets it go on."
         case Standing.UNFINISHED:
             return "`runner run` with its job file, or `runner work`, goes on with it."

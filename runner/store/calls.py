@@ -14,6 +14,7 @@ from runner.jobs.call import CallOutcome, Usage, Verdict, estimate_tokens
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
 from runner.store.engine import driver, storable
+from runner.store.events import note_broken_call
 from runner.store.records import CallStart, Claim
 from runner.store.schema import batch, call, chunk, job, state_in, usage_columns
 
@@ -194,6 +195,8 @@ def close(
     }
     if connection.execute(END, values).rowcount:
         connection.execute(ADD_USAGE, values)
+        if outcome.stop_reason is None:
+            note_broken_call(connection, call_key, now_ms, outcome.error)
 
 
 def break_open_call(

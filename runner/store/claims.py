@@ -19,7 +19,8 @@ from sqlalchemy import (
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from runner.jobs.states import State, allowed_before
-from runner.store.records import Claim, Lane
+from runner.store.events import note_all
+from runner.store.records import Claim, EventKind, Lane
 from runner.store.schema import WAITING, batch, job, state_in, worker
 
 # SQLite joins at most 500 SELECTs in one statement.
@@ -132,6 +133,8 @@ def _claim(
             values[f"model_{number}"] = lane.model
             values[f"free_{number}"] = lane.free
         rows = connection.execute(claim_statement(len(some)), values).all()
+        taken = ((row.key, row.claim) for row in rows)
+        note_all(connection, taken, now_ms, EventKind.CLAIMED, worker_id)
         # RETURNING keeps no order.
         claimed += [
             Claim(

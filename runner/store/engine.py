@@ -18,12 +18,21 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from runner.errors import NotADatabase, StoreError, StoreUnavailable
+from runner.errors import NotADatabase, StoreBlocked, StoreError, StoreUnavailable
 
 BUSY_TIMEOUT_MS: Final = 10_000
 READERS: Final = 4
 SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 
+# Only these, so that a disk that cannot be read is not waited for.
+_CANNOT_GROW = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_WRITE,
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_IOERR_TRUNCATE,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+    }
+)
 _SQLITE_URLS = frozenset({"sqlite", "sqlite+aiosqlite", "sqlite+pysqlite"})
 _WRITER_PRAGMAS = (
     f"busy_timeout = {BUSY_TIMEOUT_MS}",
@@ -98,6 +107,10 @@ def writing_engine(path: Path, *, create: bool = False) -> Engine:
     def opened() -> sqlite3.Connection:
         connection = connect(path, mode="rwc" if create else "rw")
         try:
+            if create:
+                # Settled for good by the first table: what a prune frees can leave the file in
+                # portions, while others work; VACUUM would lock them out and copy everything.
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL").fetchall()
             for pragma in _WRITER_PRAGMAS:
                 connection.execute("PRAGMA " + pragma).fetchall()
             use_wal(connection)
@@ -169,6 +182,12 @@ def _code(error: BaseException) -> int | None:
     return None if code is None else int(code) & 0xFF
 
 
+def _extended_code(error: BaseException) -> int | None:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code: int | None = getattr(cause, "sqlite_errorcode", None)
+    return code
+
+
 def explained(error: BaseException, path: Path) -> StoreError | None:
     """What an error of the database means to the reader.
 
@@ -176,16 +195,13 @@ def explained(error: BaseException, path: Path) -> StoreError | None:
     """
     match _code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return StoreUnavailable(
+            return StoreBlocked(
                 f"the database {path} has been locked by another program for "
-                f"{BUSY_TIMEOUT_MS // 1000} seconds. Close what holds it (a database browser, "
-                "a backup) and run the same command again."
+                f"{BUSY_TIMEOUT_MS / 1000:g} seconds",
+                "Close what holds it (a database browser, a backup)",
             )
         case sqlite3.SQLITE_FULL:
-            return StoreUnavailable(
-                f"the disk that holds {path} is full. What was saved is safe. "
-                "Make room and run the same command again."
-            )
+            return StoreBlocked(f"the disk that holds {path} is full", "Make room")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return StoreUnavailable(
                 f"the database {path} cannot be written: the file, its folder or its disk is "
@@ -195,6 +211,12 @@ def explained(error: BaseException, path: Path) -> StoreError | None:
             return StoreUnavailable(
                 f"the database {path} cannot be opened. Check that its folder exists and that "
                 "you may read and write there, or name another with --db."
+            )
+        case sqlite3.SQLITE_IOERR if _extended_code(error) in _CANNOT_GROW:
+            # What a quota gives, and some disks when they are full.
+            return StoreBlocked(
+                f"the disk that holds {path} takes nothing more ({_words(error)})",
+                "Make room, or check the disk and its quota",
             )
         case sqlite3.SQLITE_IOERR:
             return StoreUnavailable(

@@ -11,28 +11,39 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Executable, Row, Select, exists, func, select, text
+from sqlalchemy import Executable, Row, bindparam, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runner.errors import NotFound
-from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
+from runner.errors import NotFound, StoreBlocked
 from runner.jobs.spec import JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import memory
-from runner.store.calls import HELD, HOLDS, fence, lost
+from runner.store.calls import HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
+from runner.store.patience import Patience
 from runner.store.records import (
     BatchRow,
     Claim,
+    EventKind,
+    Held,
+    JobEvent,
     JobRow,
     LoadedJob,
     OpenLane,
     PauseCause,
     SavedCall,
+    Selection,
     TextPiece,
-    WorkerRow,
+)
+from runner.store.rows import (
+    LOAD,
+    job_row,
+    page_statement,
+    saved_call,
+    usage_of,
+    with_totals,
 )
 from runner.store.schema import (
     WAITING,
@@ -41,65 +52,32 @@ from runner.store.schema import (
     chunk,
     job,
     job_count,
+    job_event,
     job_spec,
     state_in,
-    usage_columns,
     worker,
 )
+from runner.store.selection import count_statement
 from runner.store.submit import limits_from_json
 
 PAGE: Final = 500
 NEAREST_AMONG: Final = 5_000
+NEWEST: Final = 4_000  # events that are looked at to tell how fast jobs end
 
-# All that a job which no call was begun for needs, in one look.
-LOAD: Final = (
-    select(
-        job.c.id,
-        job_spec.c.shape,
-        job_spec.c.settings,
-        select(func.max(chunk.c.seq))
-        .where(chunk.c.job_key == job.c.key)
-        .scalar_subquery()
-        .label("last_seq"),
-        exists().where(call.c.job_key == job.c.key, call.c.superseded == 0).label("begun"),
-    )
-    .join(job_spec, job_spec.c.job_key == job.c.key)
-    .where(*HELD)
+# What a worker holds, and which of it is paused: asked twice a second while others write.
+HELD_BY: Final = (
+    select(job.c.key, job.c.claim, job.c.batch_key, batch.c.paused, batch.c.pause_reason)
+    .join(batch, batch.c.key == job.c.batch_key)
+    .where(job.c.worker_id == bindparam("holder"), state_in([State.EXECUTING]))
 )
-# The kept counts that are wrong, and those that are missing.
-COUNTS_DIFFER: Final = """\
-WITH counted AS (
-  SELECT batch_key, model, state, coalesce(finish, '') AS finish, count(*) AS jobs
-  FROM job GROUP BY 1, 2, 3, 4
-), kept AS (
-  SELECT batch_key, model, state, finish, jobs FROM job_count WHERE jobs <> 0
-)
-SELECT 'kept' AS side, * FROM (SELECT * FROM kept EXCEPT SELECT * FROM counted)
-UNION ALL
-SELECT 'counted', * FROM (SELECT * FROM counted EXCEPT SELECT * FROM kept)
-"""
-TOTALS_DIFFER: Final = """\
-SELECT batch.name FROM batch
-LEFT JOIN (
-  SELECT job.batch_key, count(*) AS calls, sum(call.input_tokens) AS input_tokens,
-    sum(call.cache_creation_input_tokens) AS cache_creation_input_tokens,
-    sum(call.cache_read_input_tokens) AS cache_read_input_tokens,
-    sum(call.output_tokens) AS output_tokens
-  FROM call JOIN job ON job.key = call.job_key WHERE call.ended_ms IS NOT NULL GROUP BY 1
-) AS counted ON counted.batch_key = batch.key
-WHERE (batch.calls, batch.input_tokens, batch.cache_creation_input_tokens,
-    batch.cache_read_input_tokens, batch.output_tokens)
-  <> (coalesce(counted.calls, 0), coalesce(counted.input_tokens, 0),
-    coalesce(counted.cache_creation_input_tokens, 0),
-    coalesce(counted.cache_read_input_tokens, 0), coalesce(counted.output_tokens, 0))
-"""
 
 
 class Reader:
     """The reading connections of one database."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: Patience) -> None:
         self._path = path
+        self._patience = patience
         self._engine: AsyncEngine = reading_engine(path)
         self._watcher: sqlite3.Connection | None = None
         self._running: set[asyncio.Future[Sequence[Row[Any]]]] = set()
@@ -125,11 +103,15 @@ class Reader:
     async def _rows(
         self, statement: Executable, values: Mapping[str, object] | None
     ) -> Sequence[Row[Any]]:
-        try:
-            async with self._engine.connect() as connection:
-                return (await connection.execute(statement, values)).all()
-        except DBAPIError as error:
-            raise (explained(error, self._path) or refused(error, self._path)) from error
+        while True:
+            try:
+                async with self._engine.connect() as connection:
+                    return (await connection.execute(statement, values)).all()
+            except (sqlite3.Error, DBAPIError) as error:
+                cause = explained(error, self._path) or refused(error, self._path)
+                if isinstance(cause, StoreBlocked) and await self._patience.sleep(cause):
+                    continue
+                raise cause from error
 
     def data_version(self) -> int:
         """Grows when another connection committed.
@@ -176,7 +158,8 @@ class Reader:
                 created_ms=row.created_ms,
                 counts=by_batch.get(row.key, {}),
                 calls=row.calls,
-                usage=_usage_of(row),
+                usage=usage_of(row),
+                simulated=bool(row.simulated),
             )
             for row in rows
         ]
@@ -237,7 +220,7 @@ class Reader:
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
             page = page_statement(after, size, batch_name, states, finishes)
-            found = [_job_row(row) for row in await self.rows(page)]
+            found = [job_row(row) for row in await self.rows(page)]
             for one in found:
                 yield one
             if len(found) < size:
@@ -251,7 +234,7 @@ class Reader:
         if slash:
             key = select(batch.c.key).where(batch.c.name == batch_name).scalar_subquery()
             statement = statement.where(job.c.batch_key == key)
-        found = [_job_row(row) for row in await self.rows(_with_totals(statement.limit(20)))]
+        found = [job_row(row) for row in await self.rows(with_totals(statement.limit(20)))]
         if len(found) == 1:
             return found[0]
         if found:
@@ -261,10 +244,10 @@ class Reader:
         raise NotFound(f"there is no job '{job_id}'{where}.{await self._nearest(job_id)}")
 
     async def job(self, job_key: int) -> JobRow:
-        rows = await self.rows(_with_totals(select(job).where(job.c.key == job_key)))
+        rows = await self.rows(with_totals(select(job).where(job.c.key == job_key)))
         if not rows:
             raise NotFound(f"there is no job with the key {job_key}.")
-        return _job_row(rows[0])
+        return job_row(rows[0])
 
     async def _nearest(self, id: str) -> str:
         like = select(job.c.id).where(job.c.id >= id[:2]).order_by(job.c.id).limit(NEAREST_AMONG)
@@ -295,14 +278,15 @@ class Reader:
         spec = JobSpec.from_json(
             rows[0].id, json.loads(rows[0].shape), json.loads(rows[0].settings)
         )
-        last_seq = rows[0].last_seq
+        next_seq = 0 if rows[0].last_seq is None else rows[0].last_seq + 1
+        counted_from = rows[0].counted_from
         if not rows[0].begun:
-            return LoadedJob(spec, (), 0 if last_seq is None else last_seq + 1)
+            return LoadedJob(spec, (), next_seq, counted_from)
         calls = await self.calls(claim.job_key, superseded=False)
         # Once more: while the fence holds, nobody else could write what was read before it.
         if not await self.rows(HOLDS, fence(claim)):
             raise lost(claim)
-        return LoadedJob(spec, tuple(calls), 0 if last_seq is None else last_seq + 1)
+        return LoadedJob(spec, tuple(calls), next_seq, counted_from)
 
     async def calls(self, job_key: int, *, superseded: bool) -> list[SavedCall]:
         statement = select(call).where(call.c.job_key == job_key).order_by(call.c.key)
@@ -317,7 +301,52 @@ class Reader:
         texts: dict[int, str] = {}
         for call_key, group in groupby(pieces, key=lambda piece: piece.call_key):
             texts[call_key] = texts.get(call_key, "") + "".join(piece.text for piece in group)
-        return [_saved_call(row, texts.get(row.key, "")) for row in rows]
+        return [saved_call(row, texts.get(row.key, "")) for row in rows]
+
+    async def events(self, job_key: int) -> list[JobEvent]:
+        submitted = await self.rows(select(job.c.created_ms).where(job.c.key == job_key))
+        rows = await self.rows(
+            select(job_event).where(job_event.c.job_key == job_key).order_by(job_event.c.key)
+        )
+        return [
+            *(JobEvent(row.created_ms, None, 0) for row in submitted),
+            *(
+                JobEvent(row.at_ms, EventKind(row.kind), row.claim, row.worker_id, row.detail)
+                for row in rows
+            ),
+        ]
+
+    async def last_ends(self, since_ms: int) -> list[tuple[int, int]]:
+        """Batch and time of the newest jobs' ends, newest first, by a short look at the last
+        events: nothing that grows with the queue."""
+        newest = (
+            select(job_event.c.key, job_event.c.job_key, job_event.c.kind, job_event.c.at_ms)
+            .order_by(job_event.c.key.desc())
+            .limit(NEWEST)
+            .subquery()
+        )
+        rows = await self.rows(
+            select(job.c.batch_key, newest.c.at_ms)
+            .join(job, job.c.key == newest.c.job_key)
+            .where(newest.c.kind.in_([EventKind.COMPLETED, EventKind.DISCARDED]))
+            .where(newest.c.at_ms >= since_ms)
+            .order_by(newest.c.key.desc())
+        )
+        return [(row.batch_key, row.at_ms) for row in rows]
+
+    async def held(self, worker_id: str) -> Held:
+        rows = await self.rows(HELD_BY, {"holder": worker_id})
+        return Held(
+            {row.key: row.claim for row in rows},
+            {
+                row.batch_key: row.pause_reason or f"paused ({row.paused})"
+                for row in rows
+                if row.paused is not None
+            },
+        )
+
+    async def selected(self, selection: Selection) -> int:
+        return int((await self.rows(count_statement(selection)))[0][0])
 
     async def pieces(self, job_key: int, after_seq: int) -> list[TextPiece]:
         rows = await self.rows(
@@ -327,144 +356,3 @@ class Reader:
             .order_by(chunk.c.seq)
         )
         return [TextPiece(row.number, row.resume_at, row.seq, row.text) for row in rows]
-
-    # looking after the file
-
-    async def check(self) -> list[str]:
-        problems = [
-            row.integrity_check
-            for row in await self.rows(text("PRAGMA integrity_check"))
-            if row.integrity_check != "ok"
-        ]
-        problems += [
-            f"table {row.table}, row {row.rowid}: its row in {row.parent} is missing"
-            for row in await self.rows(text("PRAGMA foreign_key_check"))
-        ]
-        problems += [
-            f"batch {row.batch_key}, {row.model}, {row.state} {row.finish}: "
-            f"{row.side} as {row.jobs} jobs, which does not agree"
-            for row in await self.rows(text(COUNTS_DIFFER))
-        ]
-        problems += [
-            f"batch '{row.name}': its kept token sums are not those of its calls"
-            for row in await self.rows(text(TOTALS_DIFFER))
-        ]
-        return problems
-
-
-def page_statement(
-    after: int,
-    size: int,
-    batch_name: str | None,
-    states: Collection[State],
-    finishes: Collection[Finish],
-) -> Select[Any]:
-    """The first jobs whose key is beyond `after`."""
-    page = select(job).where(job.c.key > after).order_by(job.c.key).limit(size)
-    if batch_name is not None:
-        key = select(batch.c.key).where(batch.c.name == batch_name).scalar_subquery()
-        page = page.where(job.c.batch_key == key)
-    if states:
-        # Bound, so that no partial index applies: in the order of keys nothing needs sorting.
-        page = page.where(job.c.state.in_(sorted(states)))
-    if finishes:
-        page = page.where(job.c.finish.in_(sorted(finishes)))
-    return _with_totals(page)
-
-
-def worker_row(row: Row[Any], alive: bool | None) -> WorkerRow:
-    return WorkerRow(row.id, row.host, row.pid, row.started_ms, row.lease_until_ms, alive)
-
-
-def _with_totals(jobs: Select[Any]) -> Select[Any]:
-    """Jobs with their batch's name, their settings, and the sums of their calls."""
-    page = jobs.cte("page")
-    ended = call.c.ended_ms.is_not(None)
-    totals = (
-        select(
-            call.c.job_key,
-            func.count().label("calls"),
-            *(
-                func.coalesce(func.sum(c).filter(ended), 0).label(c.name)
-                for c in usage_columns(call)
-            ),
-        )
-        .where(call.c.job_key.in_(select(page.c.key)))
-        .group_by(call.c.job_key)
-        .cte("totals")
-    )
-    sums = ("calls", *(column.name for column in usage_columns(call)))
-    return (
-        select(
-            page,
-            batch.c.name.label("batch_name"),
-            job_spec.c.settings,
-            *(func.coalesce(totals.c[name], 0).label(name) for name in sums),
-        )
-        .join(batch, batch.c.key == page.c.batch_key)
-        .join(job_spec, job_spec.c.job_key == page.c.key)
-        .outerjoin(totals, totals.c.job_key == page.c.key)
-        .order_by(page.c.key)
-    )
-
-
-def _usage_of(row: Row[Any]) -> Usage:
-    return Usage(
-        input_tokens=row.input_tokens,
-        cache_creation_input_tokens=row.cache_creation_input_tokens,
-        cache_read_input_tokens=row.cache_read_input_tokens,
-        output_tokens=row.output_tokens,
-        estimated=bool(row.usage_estimated),
-    )
-
-
-def _job_row(row: Row[Any]) -> JobRow:
-    return JobRow(
-        key=row.key,
-        id=row.id,
-        batch=row.batch_name,
-        batch_key=row.batch_key,
-        model=row.model,
-        state=State(row.state),
-        priority=row.priority,
-        claim=row.claim,
-        attempt=row.attempt,
-        rescues=row.rescues,
-        finish=None if row.finish is None else Finish(row.finish),
-        error=row.error,
-        scheduled_ms=row.scheduled_ms,
-        created_ms=row.created_ms,
-        updated_ms=row.updated_ms,
-        calls=row.calls,
-        usage=_usage_of(row),
-        metadata=json.loads(row.settings)["metadata"],
-    )
-
-
-def _saved_call(row: Row[Any], text: str) -> SavedCall:
-    outcome = None
-    if row.ended_ms is not None:
-        outcome = CallOutcome(
-            stop_reason=row.stop_reason,
-            stop_sequence=row.stop_sequence,
-            stop_details=None if row.stop_details is None else json.loads(row.stop_details),
-            usage=_usage_of(row),
-            request_id=row.request_id,
-            error=row.error,
-            verdict=None if row.verdict is None else Verdict(row.verdict),
-            rejected=row.rejected,
-        )
-    return SavedCall(
-        key=row.key,
-        number=row.number,
-        claim=row.claim,
-        strategy=None if row.strategy is None else Strategy(row.strategy),
-        resume_at=row.resume_at,
-        max_tokens=row.max_tokens,
-        model=row.model,
-        verdict=None if row.verdict is None else Verdict(row.verdict),
-        started_ms=row.started_ms,
-        ended_ms=row.ended_ms,
-        outcome=outcome,
-        text=text,
-    )

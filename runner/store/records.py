@@ -28,6 +28,40 @@ class PauseCause(StrEnum):
     SPEND_CAP = "spend_cap"
 
 
+class EventKind(StrEnum):
+    """What can happen to a job."""
+
+    CLAIMED = "claimed"
+    CALL_BROKEN = "call_broken"
+    RETRY_SCHEDULED = "retry_scheduled"
+    WAITS = "waits"  # for a rate limit; costs no attempt
+    PAUSED = "paused"  # handed back because its batch is paused
+    HANDED_BACK = "handed_back"
+    RESCUED = "rescued"
+    REPLACED = "replaced"
+    RETRIED = "retried"
+    CANCELLED = "cancelled"
+    COMPLETED = "completed"
+    DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to a job.
+
+    Args:
+        kind: None for its submission, which is told by the job's own `created_ms`.
+        worker_id: who claimed it, or from whom it was rescued.
+        detail: why, in words.
+    """
+
+    at_ms: int
+    kind: EventKind | None
+    claim: int
+    worker_id: str | None = None
+    detail: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SubmitReceipt:
     """What a submission did, in numbers of jobs."""
@@ -98,6 +132,7 @@ class LoadedJob:
     spec: JobSpec
     calls: tuple[SavedCall, ...]
     next_seq: int  # the chunk sequence number to save under next
+    counted_from: int = 0  # calls up to this number count against no bound: a retry came after them
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +177,7 @@ class JobRow:
     calls: int
     usage: Usage  # of all its calls that ended; estimated if any of them is
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    simulated: bool = False  # its batch's documents come from the simulator
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +196,7 @@ class BatchRow:
     counts: Mapping[tuple[State, Finish | None], int]
     calls: int
     usage: Usage
+    simulated: bool = False  # its documents come from the simulator
 
     @property
     def jobs(self) -> int:
@@ -185,6 +222,51 @@ class BatchRow:
     def cut(self) -> int:
         """Documents that ended without being whole."""
         return self.count(State.COMPLETED) - self.complete
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which jobs a command means: those that are named, or all that fit.
+
+    Args:
+        job_keys: the named ones; None leaves it to the other fields.
+        batch: a batch's name; None means all batches.
+        states: only jobs in one of these; empty means any.
+        finishes: only documents that ended so; empty means any.
+        final_before_ms: only jobs that became final before this time.
+    """
+
+    job_keys: tuple[int, ...] | None = None
+    batch: str | None = None
+    states: frozenset[State] = frozenset()
+    finishes: frozenset[Finish] = frozenset()
+    final_before_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReceipt:
+    """What a prune took away.
+
+    Args:
+        freed_bytes: by how much the file grew smaller.
+    """
+
+    jobs: int
+    batches: int
+    freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a worker holds, as the database sees it now.
+
+    Args:
+        claims: by job key, the number of the claim.
+        paused: of the batches of these jobs that are paused, by key: why, in words.
+    """
+
+    claims: Mapping[int, int]
+    paused: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from sqlalchemy import (
 
 from runner.jobs.states import State
 from runner.store.calls import break_open_call
+from runner.store.events import note
+from runner.store.records import EventKind
 from runner.store.schema import call, chunk, job, state_in, worker
 
 _PROCESS_DIED = "the process that made this call is gone"
@@ -49,10 +51,11 @@ def retire(connection: Connection, worker_id: str, now_ms: int) -> None:
         update(job)
         .where(job.c.worker_id == worker_id, state_in([State.EXECUTING]))
         .values(state=literal_column(f"'{State.AVAILABLE}'"), worker_id=null(), updated_ms=now_ms)
-        .returning(job.c.key, job.c.batch_key)
+        .returning(job.c.key, job.c.batch_key, job.c.claim)
     ).all()
     for row in rows:
         break_open_call(connection, row.batch_key, row.key, now_ms, _PROCESS_DIED)
+        note(connection, row.key, now_ms, EventKind.HANDED_BACK, row.claim)
     connection.execute(delete(worker).where(worker.c.id == worker_id))
 
 
@@ -93,7 +96,7 @@ def rescue_statement(
             worker_id=null(),
             updated_ms=now_ms,
         )
-        .returning(job.c.key, job.c.id, job.c.batch_key)
+        .returning(job.c.key, job.c.id, job.c.batch_key, job.c.claim, job.c.state, job.c.error)
     )
 
 
@@ -118,7 +121,7 @@ def rescue(
         )
         if expired.rowcount == 0:
             return []
-    freed = _free(connection, [job.c.worker_id == worker_id], max_rescues, now_ms)
+    freed = _free(connection, [job.c.worker_id == worker_id], max_rescues, now_ms, worker_id)
     connection.execute(delete(worker).where(worker.c.id == worker_id))
     return freed
 
@@ -134,8 +137,12 @@ def _free(
     condition: Sequence[ColumnElement[bool]],
     max_rescues: int,
     now_ms: int,
+    worker_id: str | None = None,
 ) -> list[str]:
     rows = connection.execute(rescue_statement(condition, max_rescues, now_ms)).all()
     for row in rows:
         break_open_call(connection, row.batch_key, row.key, now_ms, _PROCESS_DIED)
+        note(connection, row.key, now_ms, EventKind.RESCUED, row.claim, worker_id)
+        if row.state == State.DISCARDED:
+            note(connection, row.key, now_ms, EventKind.DISCARDED, row.claim, None, row.error)
     return [row.id for row in sorted(rows, key=lambda row: row.key)]

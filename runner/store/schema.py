@@ -30,7 +30,7 @@ from sqlalchemy import (
 from runner.jobs.call import Strategy, Verdict
 from runner.jobs.states import FINAL, Finish, State
 from runner.jobs.traits import PrefillAnswer
-from runner.store.records import PauseCause
+from runner.store.records import EventKind, PauseCause
 
 # The newest migration. Kept here so that opening a current database needs no Alembic.
 SCHEMA_VERSION: Final = "0001"
@@ -98,12 +98,14 @@ batch = Table(
     Column("key", Whole, primary_key=True, comment="the store's own number of the batch"),
     Column("name", Text, nullable=False, unique=True, comment="the user's name of the batch"),
     Column("limits", Text, nullable=False, comment="limits of the job file, as JSON"),
+    Column("simulated", Integer, nullable=False, server_default=text("0"), comment="1 when its documents come from the simulator; never changes"),
     Column("paused", Text, comment="why no job of it is claimed: `user`, `credentials` or `spend_cap`; NULL while it is not paused"),
     Column("pause_reason", Text, comment="the same in words for the reader"),
     Column("created_ms", Whole, nullable=False, comment="when it was first submitted"),
     Column("calls", Whole, nullable=False, server_default=text("0"), comment="calls of all its jobs that ended; kept, like the four token sums"),
     *_usage(),
     one_of("paused", PauseCause, optional=True),
+    CheckConstraint("simulated IN (0, 1)"),
     sqlite_strict=True,
     comment="The jobs of one job file, under one name",
 )  # fmt: skip
@@ -121,6 +123,7 @@ job = Table(
     Column("claim", Whole, nullable=False, server_default=text("0"), comment="the fencing token: grows with each claim and never shrinks"),
     Column("attempt", Integer, nullable=False, server_default=text("0"), comment="errors worth another try it has met in a row"),
     Column("rescues", Integer, nullable=False, server_default=text("0"), comment="how often its worker died with it"),
+    Column("counted_from", Integer, nullable=False, server_default=text("0"), comment="calls up to this number were made before a retry: their text stays, and they count against no bound"),
     Column("worker_id", Text, comment="who holds it; set only while `executing`"),
     Column("finish", Text, comment="how the document ended; always set when `completed`"),
     Column("error", Text, comment="why it waits or failed"),
@@ -135,7 +138,7 @@ job = Table(
     CheckConstraint(f"(state IN ({sql_list(FINAL)})) = (finalized_ms IS NOT NULL)"),
     CheckConstraint("state <> 'completed' OR finish IS NOT NULL"),
     CheckConstraint(f"finish IS NULL OR state IN ({sql_list(FINAL)})"),
-    CheckConstraint("claim >= 0 AND attempt >= 0 AND rescues >= 0"),
+    CheckConstraint("claim >= 0 AND attempt >= 0 AND rescues >= 0 AND counted_from >= 0"),
     # A key that came back after a prune could match an old worker's claim on the pruned job.
     sqlite_autoincrement=True,
     sqlite_strict=True,
@@ -217,6 +220,24 @@ chunk = Table(
 )  # fmt: skip
 
 Index("chunk_seq", chunk.c.job_key, chunk.c.seq, unique=True)
+
+# Read a job at a time and written all the time: small rows, one index.
+job_event = Table(
+    "job_event",
+    metadata,
+    Column("key", Whole, primary_key=True, comment="the order in which events happened, all jobs together"),
+    Column("job_key", Whole, ForeignKey("job.key", ondelete="CASCADE"), nullable=False, comment="its job"),
+    Column("at_ms", Whole, nullable=False, comment="when it happened"),
+    Column("kind", Text, nullable=False, comment="what happened: `" + "`, `".join(EventKind) + "`"),
+    Column("claim", Whole, nullable=False, comment="the job's claim number then"),
+    Column("worker_id", Text, comment="who claimed it, or from whom it was rescued"),
+    Column("detail", Text, comment="why, in words; with `completed` and `discarded` the finish first"),
+    one_of("kind", EventKind),
+    sqlite_strict=True,
+    comment="What happened to jobs, apart from their text; rows are only ever appended",
+)  # fmt: skip
+
+Index("job_event_job", job_event.c.job_key)
 
 worker = Table(
     "worker",

@@ -10,7 +10,8 @@ from runner.jobs.call import CallOutcome
 from runner.jobs.states import State, allowed_before
 from runner.store.calls import HELD, break_open_call, close, fence, lost
 from runner.store.engine import storable
-from runner.store.records import Claim, Settlement
+from runner.store.events import note
+from runner.store.records import Claim, EventKind, Settlement
 from runner.store.schema import WAITING, job
 
 SETTLE: Final = (
@@ -80,3 +81,24 @@ def settle(
         close(connection, batch_key, job_key, *ended, now_ms)
     error = settlement.error or "the call was given up before it ended"
     break_open_call(connection, batch_key, job_key, now_ms, error)
+    note(connection, job_key, now_ms, *_told(settlement, claim))
+
+
+def _told(settlement: Settlement, claim: Claim) -> tuple[EventKind, int, None, str | None]:
+    """The event of a settlement: its kind, the claim, nobody, why."""
+    error = settlement.error
+    match settlement.state:
+        case State.AVAILABLE:
+            kind = EventKind.HANDED_BACK if error is None else EventKind.PAUSED
+        case State.SCHEDULED:
+            kind = EventKind.WAITS
+        case State.RETRYABLE:
+            kind = EventKind.RETRY_SCHEDULED
+        case State.COMPLETED:
+            kind = EventKind.COMPLETED
+        case _:
+            kind = EventKind.DISCARDED
+    words = [word for word in (settlement.finish, error) if word]
+    if settlement.delay_ms:
+        words.append(f"tried again in {settlement.delay_ms / 1000:,.1f} s")
+    return kind, claim.number, None, ": ".join(words) or None

@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from runner import faults
 from runner.errors import StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
-from runner.jobs.states import Finish, State
+from runner.jobs.states import State
 from runner.jobs.traits import PrefillAnswer
-from runner.store import calls, claims, control, memory, migrate, rescue, settle, submit
+from runner.store import calls, claims, control, memory, migrate, orders, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
-from runner.store.locks import WorkerLocks
-from runner.store.reads import Reader, worker_row
+from runner.store.patience import Told
+from runner.store.reading import ReadingStore, no_database
 from runner.store.records import (
-    BatchRow,
     CallStart,
     Claim,
-    JobRow,
     Lane,
-    LoadedJob,
     OnConflict,
-    OpenLane,
     PauseCause,
-    SavedCall,
+    PruneReceipt,
+    Selection,
     Settlement,
     SubmitReceipt,
-    TextPiece,
-    WorkerRow,
 )
-from runner.store.submit import Conflict, Jobs
+from runner.store.submit import Jobs
 from runner.store.writer import Writer
 
 
@@ -47,16 +41,14 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Store:
+class Store(ReadingStore):
     """One database. Writes go through one thread and are answered when they are on the disk;
     reads never wait for them. Made by `Store.open`."""
 
     def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
-        self.path = path
+        super().__init__(path)
         self._now_ms = now_ms
-        self._writer = Writer(path)
-        self._reader = Reader(path)
-        self._locks = WorkerLocks(path)
+        self._writer = Writer(path, self._patience)
 
     @classmethod
     async def open(
@@ -84,22 +76,28 @@ class Store:
 
     async def close(self) -> None:
         """Commit what waits, give back the worker locks, and close every connection."""
+        self._patience.end()
         try:
             await self._reader.close()
         finally:
             await self._writer.close()
             self._locks.release_all()
 
-    async def __aenter__(self) -> Store:
-        return self
+    # a database that cannot be used for a while
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
+    def wait_when_blocked(self, told: Told) -> None:
+        """From now on wait while the disk is full or another program locks the database.
+
+        Without it, whatever is asked for then fails with StoreBlocked.
+
+        Args:
+            told: called with the error when the waiting begins, and with None when it is over.
+        """
+        self._patience.begin(told)
+
+    def stop_waiting(self) -> None:
+        """End what `wait_when_blocked` began; what waits now fails with StoreBlocked."""
+        self._patience.end()
 
     # submitting
 
@@ -109,6 +107,7 @@ class Store:
         jobs: Jobs,
         *,
         on_conflict: OnConflict = OnConflict.ERROR,
+        simulated: bool = False,
     ) -> SubmitReceipt:
         """Put jobs in the queue; what is there already stays as it is.
 
@@ -119,17 +118,20 @@ class Store:
             jobs: a collection, or a function that gives a new iterator each time; an iterator
                 that can be read only once is held in memory. It is read in a thread.
             on_conflict: what to do where an id is known under another hash.
+            simulated: the documents will come from the simulator; such a batch never mixes with
+                real ones.
 
         Raises:
+            UsageError: the batch is there and of the other kind, simulated or real.
             SubmitConflict: with ERROR, an id is known under another hash; nothing was queued.
         """
         again = _again(jobs)
-        if on_conflict is OnConflict.ERROR:
-            shown, total = await asyncio.to_thread(self._conflicts, batch.name, again)
-            if total:
-                raise submit.conflict_error(batch.name, shown, total)
+        compared = again if on_conflict is OnConflict.ERROR else None
+        await asyncio.to_thread(self._refuse_conflicts, batch.name, simulated, compared)
         now_ms = self._now_ms()
-        batch_key = await self._writer.run(partial(submit.put_batch, spec=batch, now_ms=now_ms))
+        batch_key = await self._writer.run(
+            partial(submit.put_batch, spec=batch, simulated=simulated, now_ms=now_ms)
+        )
         receipt = SubmitReceipt(batch_key)
         portions = submit.slices(iter(again()))
         writing: asyncio.Future[SubmitReceipt] | None = None
@@ -152,19 +154,20 @@ class Store:
                 )
             )
 
-    def _conflicts(
-        self, batch_name: str, jobs: Callable[[], Iterable[JobSpec]]
-    ) -> tuple[list[Conflict], int]:
+    def _refuse_conflicts(
+        self, batch_name: str, simulated: bool, jobs: Callable[[], Iterable[JobSpec]] | None
+    ) -> None:
+        """Refuse a submission before anything is written."""
         try:
-            connection = connect(self.path, mode="ro")
-            try:
-                if not submit.batch_has_jobs(connection, batch_name):
-                    return [], 0
-                return submit.find_conflicts(connection, batch_name, iter(jobs()))
-            finally:
-                connection.close()
+            with closing(connect(self.path, mode="ro")) as connection:
+                submit.refuse_known_kind(connection, batch_name, simulated)
+                if jobs is None or not submit.batch_has_jobs(connection, batch_name):
+                    return
+                shown, total = submit.find_conflicts(connection, batch_name, iter(jobs()))
         except sqlite3.Error as error:
             raise (explained(error, self.path) or refused(error, self.path)) from error
+        if total:
+            raise submit.conflict_error(batch_name, shown, total)
 
     # workers
 
@@ -199,15 +202,6 @@ class Store:
         """Take a worker away that stops; a job it still holds goes back to the queue."""
         await self._writer.run(partial(rescue.retire, worker_id=worker_id, now_ms=self._now_ms()))
         self._locks.release(worker_id)
-
-    async def workers(self) -> list[WorkerRow]:
-        """All workers that are registered, with the operating system's word on those of this
-        machine."""
-        here = socket.gethostname()
-        return [
-            worker_row(row, self._locks.alive(row.id) if row.host == here else None)
-            for row in await self._reader.workers()
-        ]
 
     async def rescue(
         self, worker_id: str, *, max_rescues: int, lease_until_ms: int | None = None
@@ -247,14 +241,6 @@ class Store:
         while (due_ms := await self.next_due_ms()) is not None and due_ms <= self._now_ms():
             promoted += await self._writer.run(partial(claims.promote, now_ms=self._now_ms()))
         return promoted
-
-    async def next_due_ms(self, batch_keys: Collection[int] | None = None) -> int | None:
-        """When the next waiting job's time comes; None where none waits."""
-        return await self._reader.next_due_ms(batch_keys)
-
-    async def open_lanes(self, batch_keys: Collection[int] | None = None) -> list[OpenLane]:
-        """Batches that are not paused and have available jobs, by model."""
-        return await self._reader.open_lanes(batch_keys)
 
     async def claim(
         self,
@@ -309,14 +295,6 @@ class Store:
                 )
             )
             given_back.add_done_callback(_seen)
-
-    async def load(self, claim: Claim) -> LoadedJob:
-        """All that was ever saved of a claimed job.
-
-        Raises:
-            ClaimLost: another worker holds the job now.
-        """
-        return await self._reader.load(claim)
 
     # writing a document
 
@@ -423,78 +401,62 @@ class Store:
             )
         )
 
-    async def remembered(self, endpoint: str, model: str) -> PrefillAnswer | None:
-        """How a model answered a prefill, behind an endpoint; None: nobody has seen it yet."""
-        return await self._reader.remembered(endpoint, model)
+    # the owner's orders
 
-    # reading
+    async def cancel(self, selection: Selection) -> int:
+        """Cancel unfinished jobs; how many. Who works on one loses it, and its text stays."""
+        now_ms = self._now_ms()
+        jobs, _ = await self._in_portions(
+            partial(orders.cancel, selection=selection, now_ms=now_ms)
+        )
+        return jobs
 
-    async def batches(self, names: Collection[str] | None = None) -> list[BatchRow]:
-        """Batches with their counts and token sums, oldest first."""
-        return await self._reader.batches(names)
+    async def retry(self, selection: Selection, *, afresh: bool = False) -> int:
+        """Put final jobs back in the queue; how many.
 
-    def jobs(
-        self,
-        *,
-        batch: str | None = None,
-        states: Collection[State] = (),
-        finishes: Collection[Finish] = (),
-        limit: int | None = None,
-    ) -> AsyncIterator[JobRow]:
-        """Jobs in the order of submission, filtered; read in pages, so that memory stays flat."""
-        return self._reader.jobs(batch, states, finishes, limit)
-
-    async def find_job(self, reference: str) -> JobRow:
-        """The job of an id, or of "batch/id".
-
-        Raises:
-            NotFound: there is none, or several batches have one.
-        """
-        return await self._reader.find_job(reference)
-
-    async def job(self, job_key: int) -> JobRow:
-        """The job of a key.
-
-        Raises:
-            NotFound: there is none (any more).
-        """
-        return await self._reader.job(job_key)
-
-    async def spec(self, job_key: int) -> JobSpec:
-        """What a job was asked to be."""
-        return await self._reader.spec(job_key)
-
-    async def calls(self, job_key: int, *, superseded: bool = False) -> list[SavedCall]:
-        """A job's calls in order, with their text.
+        What was made of them before counts against no bound any more: a document that a bound
+        cut goes on.
 
         Args:
-            superseded: also those whose text left the document when the job was replaced.
+            afresh: begin with an empty document. Else the text stays, and complete documents are
+                left alone: they have nothing to go on with.
         """
-        return await self._reader.calls(job_key, superseded=superseded)
+        order = partial(orders.retry, selection=selection, now_ms=self._now_ms(), afresh=afresh)
+        jobs, _ = await self._in_portions(order)
+        return jobs
 
-    async def pieces(self, job_key: int, *, after_seq: int = -1) -> list[TextPiece]:
-        """A job's chunks after a given one, in the order of saving."""
-        return await self._reader.pieces(job_key, after_seq)
+    async def prune(self, selection: Selection) -> PruneReceipt:
+        """Delete final jobs with their calls, text and events, and make the file smaller.
 
-    async def unfinished(self, batch_keys: Collection[int] | None = None) -> int:
-        """How many jobs are not final."""
-        return await self._reader.unfinished(batch_keys)
+        A batch that has no job left goes too. What was pruned leaves the batches' sums as well.
+        """
+        jobs, batch_keys = await self._in_portions(partial(orders.prune, selection=selection))
+        if selection.batch is not None:
+            batch_keys |= {row.key for row in await self.batches([selection.batch])}
+        batches = await self._writer.run(partial(orders.remove_empty, batch_keys=batch_keys))
+        freed_bytes, more = 0, True
+        while more:
+            some, more = await self._writer.run(orders.free_pages)
+            freed_bytes += some
+        return PruneReceipt(jobs, batches, freed_bytes)
 
-    async def data_version(self) -> int:
-        """A number that changes when anybody committed something; cheap enough to poll."""
-        return self._reader.data_version()
-
-    async def check(self) -> list[str]:
-        """What is wrong with the database; empty is well. Reads all of it."""
-        return await self._reader.check()
+    async def _in_portions(
+        self, order: Callable[..., orders.Portion]
+    ) -> tuple[int, frozenset[int]]:
+        changed, batch_keys, after = 0, frozenset[int](), 0
+        while True:
+            portion = await self._writer.run(partial(order, after=after))
+            changed += portion.changed
+            batch_keys |= portion.batch_keys
+            if portion.last_key is None:
+                return changed, batch_keys
+            after = portion.last_key
 
 
 def _ready(path: Path, create: bool) -> None:
     version = migrate.current(path)
     if version is None and not create:
-        raise StoreUnavailable(
-            f"no database at {path}; run `runner run FILE` first or name one with --db."
-        )
+        raise StoreUnavailable(no_database(path))
     migrate.upgrade(path)
 
 

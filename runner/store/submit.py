@@ -11,12 +11,13 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
-from runner.errors import SubmitConflict
+from runner.errors import StoreError, SubmitConflict, UsageError
 from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec, canonical_json, shape_hash
 from runner.jobs.states import State, allowed_before
 from runner.store.calls import break_open_call
 from runner.store.engine import driver
-from runner.store.records import OnConflict, SubmitReceipt
+from runner.store.events import note_of_jobs
+from runner.store.records import EventKind, OnConflict, SubmitReceipt
 from runner.store.schema import sql_list
 
 Jobs = Iterable[JobSpec] | Callable[[], Iterable[JobSpec]]
@@ -26,10 +27,12 @@ SLICE_CHARACTERS: Final = 8_000_000
 SHOWN_CONFLICTS: Final = 20
 
 PUT_BATCH: Final = """\
-INSERT INTO batch (name, limits, created_ms) VALUES (?, ?, ?)
+INSERT INTO batch (name, limits, simulated, created_ms) VALUES (?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET limits = excluded.limits
 RETURNING key
 """
+SIMULATED: Final = "SELECT simulated FROM batch WHERE name = ?"
+BATCH_IS_THERE: Final = "SELECT 1 FROM batch WHERE key = ?"
 # CROSS JOIN keeps the order: for each wanted id one look into the index, however large the queue.
 PRESENT: Final = """\
 SELECT job.id, job.key, job.hash, job.state, job_spec.settings
@@ -59,7 +62,7 @@ SET_SETTINGS: Final = "UPDATE job_spec SET settings = ? WHERE job_key = ?"
 REPLACE_JOB: Final = """\
 UPDATE job SET hash = ?, model = ?, priority = ?, state = 'available',
   claim = claim + (state = 'executing'), worker_id = NULL, attempt = 0, rescues = 0,
-  finish = NULL, error = NULL, scheduled_ms = NULL, finalized_ms = NULL, updated_ms = ?
+  counted_from = 0, finish = NULL, error = NULL, scheduled_ms = NULL, finalized_ms = NULL, updated_ms = ?
 WHERE key = ? AND state IN ({before})
 """.replace("{before}", sql_list(allowed_before(State.AVAILABLE) | {State.AVAILABLE}))
 REPLACE_SPEC: Final = "UPDATE job_spec SET settings = ?, shape = ? WHERE job_key = ?"
@@ -127,11 +130,47 @@ def slices(jobs: Iterator[JobSpec]) -> Iterator[list[Prepared]]:
         yield portion
 
 
-def put_batch(connection: Connection, spec: BatchSpec, now_ms: int) -> int:
-    """The batch of that name with these limits; its key."""
-    cursor = driver(connection).execute(PUT_BATCH, (spec.name, limits_json(spec.limits), now_ms))
+def put_batch(connection: Connection, spec: BatchSpec, simulated: bool, now_ms: int) -> int:
+    """The batch of that name with these limits; its key.
+
+    Raises:
+        UsageError: it is there and of the other kind, simulated or real.
+    """
+    sql = driver(connection)
+    refuse_known_kind(sql, spec.name, simulated)
+    cursor = sql.execute(PUT_BATCH, (spec.name, limits_json(spec.limits), simulated, now_ms))
     ((key,),) = cursor.fetchall()
     return int(key)
+
+
+def refuse_known_kind(sql: sqlite3.Connection, name: str, simulated: bool) -> None:
+    """`refuse_other_kind`, of a batch that may be there."""
+    for (known,) in sql.execute(SIMULATED, (name,)).fetchall():
+        refuse_other_kind(name, known=bool(known), simulated=simulated)
+
+
+def refuse_other_kind(name: str, *, known: bool, simulated: bool) -> None:
+    """Simulated and real documents never mix.
+
+    Args:
+        known: whether the batch holds simulated documents.
+        simulated: whether it is asked to.
+
+    Raises:
+        UsageError: it would hold both.
+    """
+    if known is simulated:
+        return
+    if simulated:
+        raise UsageError(
+            f"batch '{name}' holds real documents, and --simulate would mix simulated ones among "
+            "them. Give the simulated run another --db or --batch, or leave --simulate out."
+        )
+    raise UsageError(
+        f"batch '{name}' holds simulated documents. Give the real one another --db or --batch, "
+        f"or remove it with `runner cancel --batch {name}` and `runner prune --batch {name}`; "
+        "with --simulate, the simulated run goes on."
+    )
 
 
 def batch_has_jobs(connection: sqlite3.Connection, batch_name: str) -> bool:
@@ -187,6 +226,11 @@ def put_slice(
         SubmitConflict: an id is known under another hash, and `on_conflict` is ERROR.
     """
     sql = driver(connection)
+    if not sql.execute(BATCH_IS_THERE, (batch_key,)).fetchall():
+        raise StoreError(
+            f"batch '{batch.name}' was pruned away while its jobs were submitted. "
+            "Give the same command again."
+        )
     ids = json.dumps([one.id for one in portion])
     known: dict[str, tuple[int, bytes, str, str]] = {
         job_id: tuple(rest) for job_id, *rest in sql.execute(PRESENT, (ids, batch_key)).fetchall()
@@ -220,6 +264,7 @@ def put_slice(
         sql.execute(SUPERSEDE, (key,))
         sql.execute(REPLACE_JOB, (one.hash, one.model, one.priority, now_ms, key))
         sql.execute(REPLACE_SPEC, (one.settings, one.shape, key))
+    note_of_jobs(connection, [key for key, _ in replaced], now_ms, EventKind.REPLACED)
     return SubmitReceipt(
         batch_key,
         new=len(new),

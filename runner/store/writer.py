@@ -22,8 +22,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sqlalchemy import Connection, Engine
 
 from runner import faults
-from runner.errors import RunnerError, StoreError, StoreUnavailable
+from runner.errors import RunnerError, StoreBlocked, StoreError, StoreUnavailable
 from runner.store.engine import explained, refused, writing_engine
+from runner.store.patience import Patience
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
@@ -45,8 +46,9 @@ class _Answer(NamedTuple):
 class Writer:
     """Owns the writing connection of one database. The thread starts with the first operation."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: Patience | None = None) -> None:
         self._path = path
+        self._patience = patience or Patience()
         self._engine: Engine = writing_engine(path)
         self._connection: Connection | None = None
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
@@ -135,17 +137,24 @@ class Writer:
     def _apply(self, batch: Sequence[_Entry]) -> list[_Answer]:
         if not batch:
             return []
-        try:
-            return self._transaction(batch)
-        except Exception as error:  # it is handed to whoever asked for the operation
-            cause = explained(error, self._path)
-            if cause is not None:
-                # The file or the disk, not an operation: one by one they would fail alike.
-                self._disconnect()
-                cause.__cause__ = error
-                return [_Answer(error=cause)] * len(batch)
-            if len(batch) == 1:
-                return [_Answer(error=refused(error, self._path))]
+        while True:
+            try:
+                answers = self._transaction(batch)
+            except Exception as error:  # it is handed to whoever asked for the operation
+                cause = explained(error, self._path)
+                if cause is not None:
+                    # The file or the disk, not an operation: one by one they would fail alike.
+                    self._disconnect()
+                    if isinstance(cause, StoreBlocked) and self._patience.wait(cause):
+                        continue
+                    cause.__cause__ = error
+                    return [_Answer(error=cause)] * len(batch)
+                if len(batch) == 1:
+                    return [_Answer(error=refused(error, self._path))]
+                break
+            else:
+                self._patience.worked()
+                return answers
         return [answer for entry in batch for answer in self._apply([entry])]
 
     def _transaction(self, batch: Sequence[_Entry]) -> list[_Answer]:

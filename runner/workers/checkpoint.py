@@ -11,6 +11,10 @@ from runner.store.records import Claim
 from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
 
+# While the disk is slow or full, text gathers here in few large pieces rather than in the store's
+# queue in thousands of small ones.
+HANDED_OVER_AT_ONCE = 4
+
 
 class Saver:
     """Hands a call's text to the store every `checkpoint_s` seconds, or sooner when it is much.
@@ -45,12 +49,13 @@ class Saver:
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: dict[asyncio.Future[None], int] = {}
         self._waiting_characters = 0
+        self._due = False  # there is text whose time to be saved has come
         self._error: BaseException | None = None
 
     @property
     def overfull(self) -> bool:
         """Whether so much waits for the disk that the stream should not be read on."""
-        return self._waiting_characters > self._settings.unsaved_characters
+        return self._waiting_characters + self._length > self._settings.unsaved_characters
 
     def judge(self, verdict: Verdict) -> None:
         """Write down the seam's verdict, once, before the first text behind the seam is saved."""
@@ -65,13 +70,19 @@ class Saver:
         self._parts.append(text)
         self._length += len(text)
         if self._length >= self._settings.checkpoint_characters:
-            self.save()
-        elif self._timer is None:
+            self._save_in_turn()
+        elif self._timer is None and not self._due:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._settings.checkpoint_s, self.save)
+            self._timer = loop.call_later(self._settings.checkpoint_s, self._save_in_turn)
+
+    def _save_in_turn(self) -> None:
+        self._due = len(self._waiting) >= HANDED_OVER_AT_ONCE
+        if not self._due:
+            self.save()
 
     def save(self) -> None:
         """Hand over what there is now, without waiting for the commit."""
+        self._due = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -109,5 +120,8 @@ class Saver:
         if error is not None and self._error is None:
             self._error = error
             self._failed(error)
-        elif error is None and length:
+            return
+        if error is None and length:
             self.saved_any = True
+        if self._due:
+            self._save_in_turn()

@@ -71,6 +71,8 @@ class JobRun:
     def __init__(self, claim: Claim, workplace: Workplace) -> None:
         self.claim = claim
         self._place = workplace
+        # Why its batch is paused: the call that runs goes on to its end, and no other is begun.
+        self.paused: str | None = None
         self._interrupted: Interruption | None = None
         self._scope: anyio.CancelScope | None = None
         self._trial: asyncio.Lock | None = None  # held while we find out about prefill
@@ -123,11 +125,13 @@ class JobRun:
         """Make calls until the job is settled: False; or until another strategy is to take over."""
         place, spec = self._place, loaded.spec
         traits = await self._traits(spec.model)
-        loop = ContinuationLoop(spec, traits, [_past(call) for call in loaded.calls])
+        loop = ContinuationLoop(
+            spec, traits, [_past(call, loaded.counted_from) for call in loaded.calls]
+        )
         next_seq = loaded.next_seq
         while isinstance(step := loop.next_step(), Send):
-            if self._interrupted is not None:
-                await self._settle(judgement.HANDED_BACK)
+            if let_go := self._to_let_go():
+                await self._settle(let_go)
                 return False
             if rest_s := place.pace.rest_s(spec.model):
                 await self._settle(judgement.at_rest(rest_s))
@@ -324,7 +328,13 @@ class JobRun:
         step = loop.next_step()
         if not isinstance(step, Send):
             return judgement.of_end(step)
-        return None if self._interrupted is None else judgement.HANDED_BACK
+        return self._to_let_go()
+
+    def _to_let_go(self) -> Settlement | None:
+        """How the job is handed back before its next call; None: it goes on."""
+        if self._interrupted is not None:
+            return judgement.HANDED_BACK
+        return None if self.paused is None else judgement.paused(self.paused)
 
     async def _after_error(self, error: CallError) -> Settlement:
         place = self._place
@@ -356,10 +366,11 @@ class JobRun:
             await self._settle(settlement)
 
 
-def _past(call: SavedCall) -> PastCall:
+def _past(call: SavedCall, counted_from: int) -> PastCall:
     outcome = call.outcome
     rejected = outcome is not None and outcome.rejected is not None
     if rejected and outcome is not None and call.strategy is Strategy.PREFILL:
         # The server began afresh: that says nothing about how the model answers a `turn`.
         outcome, rejected = replace(outcome, stop_reason=None), False
-    return PastCall(call.resume_at, call.text, outcome, rejected, call.verdict)
+    counted = call.number > counted_from
+    return PastCall(call.resume_at, call.text, outcome, rejected, call.verdict, counted)

@@ -34,6 +34,11 @@ def at_rest(seconds: float) -> Settlement:
     )
 
 
+def paused(reason: str) -> Settlement:
+    """What becomes of a job whose batch is paused: it waits, at no cost."""
+    return Settlement(State.AVAILABLE, error=f"its batch is paused: {reason}")
+
+
 def of_end(step: Finished | CannotContinue) -> Settlement:
     """What becomes of a job whose document goes no further."""
     if isinstance(step, CannotContinue):

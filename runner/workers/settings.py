@@ -20,6 +20,7 @@ class WorkerSettings:
             shorter than `lease_s`, so that it stops before another may take its jobs over.
         heartbeat_s: time between two renewals of the lease.
         poll_s: longest time until new work in the database is noticed.
+        watch_s: time between two looks whether others took jobs of ours away or paused a batch.
         rescue_s: time between two looks for dead processes.
         max_rescues: times in a row a job may take its process down with it, before any of its text
             is saved, without being discarded.
@@ -33,5 +34,6 @@ class WorkerSettings:
     trust_s: float = 50.0
     heartbeat_s: float = 10.0
     poll_s: float = 0.25
+    watch_s: float = 0.25
     rescue_s: float = 5.0
     max_rescues: int = 3

@@ -14,10 +14,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from runner import faults
-from runner.errors import RunnerError
+from runner.errors import RunnerError, StoreBlocked
 from runner.messages.client import MessagesClient
 from runner.messages.pace import Pace
-from runner.store.records import BatchRow, Claim, Lane
+from runner.store.records import BatchRow, Claim, Lane, PauseCause
 from runner.store.store import Store
 from runner.workers.job_run import Interruption, JobRun, Workplace
 from runner.workers.lease import Lease
@@ -25,6 +25,7 @@ from runner.workers.models import Models
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
+from runner.workers.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,9 @@ class Worker:
 
     Args:
         batch_keys: the batches to work on; None means all there are.
+        simulated: work on the batches whose documents come from the simulator; else on the others.
         until_final: end when every job of these batches is final or its batch is paused; else
-            work until stopped.
+            work until stopped. A batch that its owner paused while we worked on it is waited for.
         settled: called with each job's key when this process has settled it, whatever its state.
     """
 
@@ -45,6 +47,7 @@ class Worker:
         client: MessagesClient,
         *,
         batch_keys: Collection[int] | None = None,
+        simulated: bool = False,
         until_final: bool = True,
         settings: WorkerSettings = WorkerSettings(),
         progress: Progress | None = None,
@@ -54,11 +57,13 @@ class Worker:
         self.progress = progress or Progress()
         self._store = store
         self._batch_keys = batch_keys
+        self._simulated = simulated
         self._until_final = until_final
         self._settings = settings
         self._settled = settled
         self._pace = Pace()
         self._batches: dict[int, BatchRow] = {}
+        self._worked_on: set[int] = set()  # batches that were open to us at some time
         self._running: dict[int, JobRun] = {}
         self._wake = anyio.Event()
         self._worker_id = ""
@@ -77,15 +82,23 @@ class Worker:
     def stop(self) -> None:
         """Stop soon: no new calls; what streams is saved, the jobs are handed back."""
         self.progress.stopping = True
+        self._store.stop_waiting()
         self._interrupt_all(Interruption.STOP)
         self._wake.set()
 
     async def run(self) -> None:
         """Work until there is nothing left to do, or until stopped.
 
+        While the disk is full or another program locks the database, nothing more is claimed or
+        sent; streams are read no further than fits in memory, and end when the lease does. What
+        they gave is saved, and the work goes on, when there is room again.
+
         Raises:
             StoreError: the database can take nothing more. Nothing saved is lost.
         """
+        self._store.wait_when_blocked(self._blocked)
+        if self.progress.stopping:
+            self._store.stop_waiting()
         try:
             while not await self._work_under_one_lease():
                 self.progress.notice("the lease was lost; going on under a new one")
@@ -93,6 +106,17 @@ class Worker:
             # Whatever ended the task groups: callers see the one error that was the cause.
             error = _cause(group)
             raise error from error.__cause__
+        finally:
+            self._store.stop_waiting()
+
+    def _blocked(self, error: StoreBlocked | None) -> None:
+        if error is None:
+            self.progress.notice("the database can be written again; the work goes on")
+        else:
+            self.progress.notice(
+                f"{error.what}: nothing more is asked for, and nothing is lost. {error.remedy}; "
+                "the work then goes on by itself"
+            )
 
     async def _work_under_one_lease(self) -> bool:
         """True: done or stopped. False: the lease was lost, the jobs are handed back."""
@@ -121,6 +145,8 @@ class Worker:
 
             background.start_soon(keep_lease)
             background.start_soon(rescuer.run)
+            watch = Watch(self._store, self._worker_id, self._running, settings.watch_s)
+            background.start_soon(watch.run)
             async with anyio.create_task_group() as jobs:
                 await self._produce(jobs, lambda: lost)
             background.cancel_scope.cancel()
@@ -174,6 +200,9 @@ class Worker:
         self._batches |= {batch.key: batch for batch in await self._store.batches()}
         lanes: dict[int, list[Lane]] = {}
         for lane in open_lanes:
+            if self._batches[lane.batch_key].simulated is not self._simulated:
+                continue
+            self._worked_on.add(lane.batch_key)
             limits = self._batches[lane.batch_key].limits
             most = limits.concurrency_by_model.get(lane.model, limits.concurrency)
             free = most - by_lane[lane.batch_key, lane.model]
@@ -199,12 +228,20 @@ class Worker:
 
     async def _all_done(self) -> bool:
         """Whether nothing is left that anyone could work on without the owner's help."""
-        batches = await self._store.batches()
         return not any(
-            batch.paused is None and batch.unfinished
-            for batch in batches
-            if self._batch_keys is None or batch.key in self._batch_keys
+            self._is_ours(batch) and batch.unfinished and self._may_go_on(batch)
+            for batch in await self._store.batches()
         )
+
+    def _is_ours(self, batch: BatchRow) -> bool:
+        chosen = self._batch_keys is None or batch.key in self._batch_keys
+        return chosen and batch.simulated is self._simulated
+
+    def _may_go_on(self, batch: BatchRow) -> bool:
+        """Whether a batch is open, or its owner paused it before our eyes and may resume it."""
+        if batch.paused is None:
+            return True
+        return batch.paused is PauseCause.USER and batch.key in self._worked_on
 
     def _interrupt_all(self, why: Interruption) -> None:
         for run in self._running.values():

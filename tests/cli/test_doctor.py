@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.cli import checks
-from runner.cli.checks import Level
+from runner.cli import checks, machine
+from runner.cli.machine import Level
 from tests.cli.conftest import Invoke
 from tests.cli.filled import HOSTILE
 from tests.cli.simulated import simulator
@@ -45,13 +45,13 @@ short line
     ],
 )
 def test_file_system(folder: str, level: Level) -> None:
-    finding = checks.file_system(Path(folder), MOUNTS)
+    finding = machine.file_system(Path(folder), MOUNTS)
     assert finding.level is level
     assert (finding.mend is None) == (level is Level.OK)
 
 
 def test_file_system_not_known() -> None:
-    assert checks.file_system(Path("/work"), None).level is Level.WARN
+    assert machine.file_system(Path("/work"), None).level is Level.WARN
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_file_system_not_known() -> None:
     ],
 )
 def test_sqlite_version(version: tuple[int, ...], level: Level) -> None:
-    assert checks.sqlite_version(version).level is level
+    assert machine.sqlite_version(version).level is level
 
 
 @pytest.mark.parametrize(
@@ -102,24 +102,24 @@ def test_permissions_of_a_folder_that_is_closed(not_root: None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
-        assert checks.permissions(folder / "runner.db").level is Level.OK
+        assert machine.permissions(folder / "runner.db").level is Level.OK
         folder.chmod(0o500)
         if os.getuid() != folder.stat().st_uid:
             folder.chmod(0o555)
-        assert checks.permissions(folder / "runner.db").level is Level.FAIL
+        assert machine.permissions(folder / "runner.db").level is Level.FAIL
 
 
 def test_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks.permissions(tmp_path / "runner.db").level is Level.OK
+    assert machine.permissions(tmp_path / "runner.db").level is Level.OK
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert checks.permissions(tmp_path / "runner.db").level is Level.FAIL
+    assert machine.permissions(tmp_path / "runner.db").level is Level.FAIL
 
 
 def test_disk_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for free, level in ((1 << 40, Level.OK), (200 << 20, Level.WARN), (1 << 20, Level.FAIL)):
         usage = type("Usage", (), {"free": free})
-        monkeypatch.setattr(checks.shutil, "disk_usage", lambda _, usage=usage: usage)
-        assert checks.disk_space(tmp_path).level is level
+        monkeypatch.setattr(machine.shutil, "disk_usage", lambda _, usage=usage: usage)
+        assert machine.disk_space(tmp_path).level is level
 
 
 def test_endpoint_that_answers_and_one_that_does_not() -> None:

@@ -38,7 +38,7 @@ def test_run_finishes_documents_and_says_so(runner: Invoke, tmp_path: Path) -> N
     assert result.exit_code == 0
     assert result.stdout == ""
     assert "animals: 2 jobs, 2 new" in result.stderr
-    assert "animals: 2 documents: 2 complete; " in result.stderr
+    assert "animals (simulated): 2 documents: 2 complete; " in result.stderr
     assert "runner export" in result.stderr
     calls = counts(runner)["calls"]
     assert calls > 2
@@ -76,7 +76,7 @@ def test_several_files(runner: Invoke, tmp_path: Path) -> None:
 
 def test_submit_then_work(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path)
-    assert runner("submit", jobs).exit_code == 0
+    assert runner("submit", jobs, "--simulate").exit_code == 0
     assert counts(runner)["available"] == 2
     result = runner("work", "--simulate", "--concurrency", "1")
     assert result.exit_code == 0

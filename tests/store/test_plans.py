@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from runner.jobs.states import State
-from runner.store import calls, claims, reads, rescue, settle, submit
+from runner.store import calls, claims, reads, rescue, rows, settle, submit
 from runner.store.schema import job
 
 
@@ -52,7 +52,7 @@ def test_a_claim_reads_the_first_of_each_lane(empty_database: Path, lanes: int) 
         ("open call", calls.OPEN_CALL, "call_open (job_key=?)"),
         ("saved characters", calls.SAVED_CHARACTERS, "chunk_seq (job_key=?)"),
         ("settle", settle.SETTLE, "SEARCH job USING INTEGER PRIMARY KEY"),
-        ("load", reads.LOAD, "SEARCH job USING INTEGER PRIMARY KEY"),
+        ("load", rows.LOAD, "SEARCH job USING INTEGER PRIMARY KEY"),
         (
             "rescue",
             rescue.rescue_statement([job.c.worker_id == "w"], 3, 0),
@@ -61,6 +61,7 @@ def test_a_claim_reads_the_first_of_each_lane(empty_database: Path, lanes: int) 
         ("present jobs", submit.PRESENT, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
         ("hashes", submit.HASHES, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
         ("supersede", submit.SUPERSEDE, "SEARCH call USING INDEX call_"),
+        ("held", reads.HELD_BY, "job_executing (worker_id=?)"),
     ],
 )
 def test_no_statement_reads_a_whole_table(
@@ -84,7 +85,7 @@ def test_orphans_are_looked_for_among_the_executing_only(empty_database: Path) -
 
 @pytest.mark.parametrize("states", [[], [State.AVAILABLE], [State.EXECUTING, State.RETRYABLE]])
 def test_lists_go_by_key_without_sorting(empty_database: Path, states: list[State]) -> None:
-    text = plan(empty_database, reads.page_statement(5, 100, None, states, []))
+    text = plan(empty_database, rows.page_statement(5, 100, None, states, []))
     assert "SEARCH job USING INTEGER PRIMARY KEY (rowid>?)" in text
     assert "call_job (job_key=?)" in text
     assert "TEMP B-TREE FOR ORDER BY" not in text or "SCAN page" in text

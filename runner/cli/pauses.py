@@ -1,0 +1,22 @@
+"""What is said of a paused batch: why, and how it goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.store.records import BatchRow
+
+
+def pause_line(row: BatchRow) -> str:
+    """One line about a batch that is paused; may quote its owner and the API."""
+    from runner.store.records import PauseCause
+
+    reason = f": {row.pause_reason}" if row.pause_reason else ""
+    mend = {
+        PauseCause.USER: f"`runner resume {row.name}` lets it go on",
+        PauseCause.CREDENTIALS: "mend the key, then `runner run` or `runner work` goes on",
+        PauseCause.SPEND_CAP: "raise the limit or wait for its end, then `runner run` or "
+        "`runner work` goes on",
+    }
+    return f"{row.name} is paused ({row.paused}){reason}; {mend[row.paused or PauseCause.USER]}"

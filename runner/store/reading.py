@@ -1,0 +1,195 @@
+"""The reading face of the store: everything that can be asked of it, also by a process that must
+not write."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from runner.errors import StoreUnavailable
+from runner.jobs.spec import JobSpec
+from runner.jobs.states import Finish, State
+from runner.jobs.traits import PrefillAnswer
+from runner.store import migrate
+from runner.store.engine import database_path
+from runner.store.integrity import problems_found
+from runner.store.locks import WorkerLocks
+from runner.store.patience import Patience
+from runner.store.reads import Reader
+from runner.store.records import (
+    BatchRow,
+    Claim,
+    Held,
+    JobEvent,
+    JobRow,
+    LoadedJob,
+    OpenLane,
+    SavedCall,
+    Selection,
+    TextPiece,
+    WorkerRow,
+)
+from runner.store.rows import worker_row
+
+
+class ReadingStore:
+    """One database to read. Reads never wait for a writer, of this process or another."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._patience = Patience()
+        self._reader = Reader(path, self._patience)
+        self._locks = WorkerLocks(path)
+
+    @classmethod
+    async def open_to_read(cls, database: str | Path) -> ReadingStore:
+        """Open a database as it is: it is neither made nor brought up to date.
+
+        Raises:
+            StoreUnavailable: it is not there, cannot be read, or has another version's schema.
+            SchemaTooNew: a newer version of this program wrote it.
+            NotADatabase: the file is something else, or damaged.
+        """
+        path = database_path(database)
+        version = await asyncio.to_thread(migrate.current, path)
+        if version is None:
+            raise StoreUnavailable(no_database(path))
+        if version != migrate.head():
+            raise StoreUnavailable(
+                f"{path} has schema version {version}, and this program works with "
+                f"{migrate.head()}. `runner db upgrade` brings it up to date."
+            )
+        return ReadingStore(path)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._reader.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # workers
+
+    async def workers(self) -> list[WorkerRow]:
+        """All workers that are registered, with the operating system's word on those of this
+        machine."""
+        here = socket.gethostname()
+        return [
+            worker_row(row, self._locks.alive(row.id) if row.host == here else None)
+            for row in await self._reader.workers()
+        ]
+
+    async def held(self, worker_id: str) -> Held:
+        """What a worker holds now, and which of it is paused; cheap enough to ask often."""
+        return await self._reader.held(worker_id)
+
+    # the queue
+
+    async def next_due_ms(self, batch_keys: Collection[int] | None = None) -> int | None:
+        """When the next waiting job's time comes; None where none waits."""
+        return await self._reader.next_due_ms(batch_keys)
+
+    async def open_lanes(self, batch_keys: Collection[int] | None = None) -> list[OpenLane]:
+        """Batches that are not paused and have available jobs, by model."""
+        return await self._reader.open_lanes(batch_keys)
+
+    async def load(self, claim: Claim) -> LoadedJob:
+        """All that was ever saved of a claimed job.
+
+        Raises:
+            ClaimLost: another worker holds the job now.
+        """
+        return await self._reader.load(claim)
+
+    # documents
+
+    async def batches(self, names: Collection[str] | None = None) -> list[BatchRow]:
+        """Batches with their counts and token sums, oldest first."""
+        return await self._reader.batches(names)
+
+    def jobs(
+        self,
+        *,
+        batch: str | None = None,
+        states: Collection[State] = (),
+        finishes: Collection[Finish] = (),
+        limit: int | None = None,
+    ) -> AsyncIterator[JobRow]:
+        """Jobs in the order of submission, filtered; read in pages, so that memory stays flat."""
+        return self._reader.jobs(batch, states, finishes, limit)
+
+    async def find_job(self, reference: str) -> JobRow:
+        """The job of an id, or of "batch/id".
+
+        Raises:
+            NotFound: there is none, or several batches have one.
+        """
+        return await self._reader.find_job(reference)
+
+    async def job(self, job_key: int) -> JobRow:
+        """The job of a key.
+
+        Raises:
+            NotFound: there is none (any more).
+        """
+        return await self._reader.job(job_key)
+
+    async def spec(self, job_key: int) -> JobSpec:
+        """What a job was asked to be."""
+        return await self._reader.spec(job_key)
+
+    async def calls(self, job_key: int, *, superseded: bool = False) -> list[SavedCall]:
+        """A job's calls in order, with their text.
+
+        Args:
+            superseded: also those whose text left the document when the job was replaced.
+        """
+        return await self._reader.calls(job_key, superseded=superseded)
+
+    async def pieces(self, job_key: int, *, after_seq: int = -1) -> list[TextPiece]:
+        """A job's chunks after a given one, in the order of saving."""
+        return await self._reader.pieces(job_key, after_seq)
+
+    async def events(self, job_key: int) -> list[JobEvent]:
+        """What happened to a job, oldest first; its submission is the first."""
+        return await self._reader.events(job_key)
+
+    async def last_ends(self, *, since_ms: int) -> list[tuple[int, int]]:
+        """Batch key and time of the jobs that ended last, newest first: how fast it goes."""
+        return await self._reader.last_ends(since_ms)
+
+    async def selected(self, selection: Selection) -> int:
+        """How many jobs a selection means."""
+        return await self._reader.selected(selection)
+
+    async def unfinished(self, batch_keys: Collection[int] | None = None) -> int:
+        """How many jobs are not final."""
+        return await self._reader.unfinished(batch_keys)
+
+    async def remembered(self, endpoint: str, model: str) -> PrefillAnswer | None:
+        """How a model answered a prefill, behind an endpoint; None: nobody has seen it yet."""
+        return await self._reader.remembered(endpoint, model)
+
+    async def data_version(self) -> int:
+        """A number that changes when anybody committed something; cheap enough to poll."""
+        return self._reader.data_version()
+
+    async def check(self) -> list[str]:
+        """What is wrong with the database; empty is well. Reads all of it."""
+        return await problems_found(self._reader.rows)
+
+
+def no_database(path: Path) -> str:
+    return f"no database at {path}; run `runner run FILE` first or name one with --db."

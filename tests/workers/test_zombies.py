@@ -1,0 +1,103 @@
+"""Processes that hang: stopped, or cut off from the database, for longer than their lease."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from runner.jobs.states import State
+from runner.library import follow
+from runner.simulator import SimulatorOptions
+from tests.house import a_house, job
+from tests.workers.process import SHORT_LEASE, Process
+
+pytestmark = pytest.mark.anyio
+LONG = {"mark": "tokens=300", "max_tokens": 80}
+
+
+async def test_a_stopped_process_writes_nothing_once_another_took_over(tmp_path: Path) -> None:
+    spec = job("a", **LONG)
+    database = tmp_path / "runner.db"
+    async with a_house(tmp_path, SimulatorOptions(tokens_per_event=4)) as house:
+        await house.submit(spec)
+        early = house.simulator.hold(100)
+        url = house.simulator.base_url
+        async with (
+            Process(database, url, **SHORT_LEASE) as zombie,
+            Process(database, url, **SHORT_LEASE) as heir,
+        ):
+            await early.reached.wait()
+            async for _ in follow(house.store, "a"):
+                break  # some text is saved
+            holder = "SELECT pid FROM worker JOIN job ON job.worker_id = worker.id"
+            with closing(sqlite3.connect(database)) as connection:
+                (pid,) = connection.execute(holder).fetchone()
+            if pid != zombie.child.pid:
+                zombie, heir = heir, zombie
+            zombie.child.send_signal(signal.SIGSTOP)
+            late = house.simulator.hold(700)
+            early.release()  # the rest of the zombie's answer now waits in its socket
+            await heir.tells("interrupted job goes on")
+            await late.reached.wait()
+            row = await house.row()
+            assert (row.state, row.claim) == (State.EXECUTING, 2)
+            zombie.child.send_signal(signal.SIGCONT)
+            await zombie.tells("the lease was lost; going on under a new one")
+            late.release()
+            await heir.ends()
+            await zombie.ends()
+        await house.assert_whole(spec)
+        with closing(sqlite3.connect(database)) as connection:
+            claims = connection.execute(
+                "SELECT call.claim FROM chunk JOIN call ON call.key = chunk.call_key"
+                " ORDER BY chunk.key"
+            ).fetchall()
+        assert claims == sorted(claims)
+        assert {claim for (claim,) in claims} == {1, 2}
+        # What the zombie's socket held: the rest of one call, and no more.
+        assert house.simulator.books.tokens_generated_twice <= spec.max_tokens
+        assert house.simulator.books.restarts == 0
+        assert await house.store.workers() == []
+
+
+async def test_a_process_cut_off_stops_its_streams_by_itself(tmp_path: Path) -> None:
+    """Nobody can take its jobs over yet, and nobody tells it: only its own trust has ended."""
+    specs = [job(name, mark="tokens=600", max_tokens=500) for name in "ab"]
+    database = tmp_path / "runner.db"
+    options = SimulatorOptions(tokens_per_second=100)
+    async with a_house(tmp_path, options) as house:
+        await house.submit(*specs)
+        books = house.simulator.books
+        async with Process(database, house.simulator.base_url, **SHORT_LEASE) as process:
+            await books.wait_for(lambda b: b.streams_open == 2 and b.tokens_generated > 40)
+            with closing(sqlite3.connect(database, isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                await books.wait_for(lambda b: b.disconnects == 2 and b.streams_open == 0)
+                assert (await house.row()).state is State.EXECUTING
+                other.execute("ROLLBACK")
+            await process.tells("the lease was lost")
+            await process.ends()
+        await house.assert_whole(*specs)
+        assert books.restarts == 0
+        # All that had streamed in was kept in memory and saved when the database was free again.
+        assert books.tokens_generated_twice <= 2 * 30
+
+
+async def test_a_suspended_process_goes_on_where_it_was(tmp_path: Path) -> None:
+    spec = job("a", **LONG)
+    async with a_house(tmp_path) as house:
+        await house.submit(spec)
+        gate = house.simulator.hold(100)
+        async with Process(tmp_path / "runner.db", house.simulator.base_url) as process:
+            await gate.reached.wait()
+            process.child.send_signal(signal.SIGTSTP)
+            gate.release()
+            process.child.send_signal(signal.SIGCONT)
+            await process.ends()
+        await house.assert_whole(spec)
+        assert (await house.row()).claim == 1
+        assert house.simulator.books.tokens_generated_twice <= 4
