@@ -185,18 +185,19 @@ class JobRun:
         """Let the first prefill of an unknown model go alone; whether what another one found out
         meanwhile asks for another plan."""
         models = self._place.models
-        if send.plan.strategy is not Strategy.PREFILL or models.knows(spec.model):
+        if send.plan.strategy is not Strategy.PREFILL:
             return False
-        trial = models.trial(spec.model)
-        with self._interruptible():
-            await trial.acquire()
-            self._trial = trial
-            answer = await models.recall(spec.model)
+        answer = models.answer(spec.model)
+        if answer is None:
+            trial = models.trial(spec.model)
+            with self._interruptible():
+                await trial.acquire()
+                self._trial = trial
+                answer = await models.recall(spec.model)
             if answer is not None:
                 self._end_trial()
-            automatic = spec.continuation.strategy is None
-            return automatic and answer not in (None, PrefillAnswer.TAKEN)
-        return False
+        # The plan may be older than the answer: the job's first call takes its time.
+        return spec.continuation.strategy is None and answer not in (None, PrefillAnswer.TAKEN)
 
     def _end_trial(self) -> None:
         """Let others of this model go on."""

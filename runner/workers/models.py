@@ -59,9 +59,9 @@ class Models:
                 self._prefill[model] = answer
         return self._prefill.get(model)
 
-    def knows(self, model: str) -> bool:
-        """Whether it is known how the model answers a prefill."""
-        return model in self._prefill
+    def answer(self, model: str) -> PrefillAnswer | None:
+        """How the model answered a prefill, as far as this process knows."""
+        return self._prefill.get(model)
 
     def trial(self, model: str) -> asyncio.Lock:
         """To be held by whoever sends the first prefill, until something is learned or it fails."""
