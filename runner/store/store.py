@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -16,24 +16,20 @@ from runner.errors import StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
-from runner.jobs.traits import PrefillAnswer
-from runner.store import calls, claims, control, memory, migrate, orders, rescue, settle, submit
+from runner.store import calls, claims, migrate, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
+from runner.store.ordering import OrderingStore
 from runner.store.patience import Told
-from runner.store.reading import ReadingStore, no_database
+from runner.store.reading import no_database
 from runner.store.records import (
     CallStart,
     Claim,
     Lane,
     OnConflict,
-    PauseCause,
-    PruneReceipt,
-    Selection,
     Settlement,
     SubmitReceipt,
 )
 from runner.store.submit import Jobs
-from runner.store.writer import Writer
 
 
 def wall_clock() -> int:
@@ -41,14 +37,9 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Store(ReadingStore):
+class Store(OrderingStore):
     """One database. Writes go through one thread and are answered when they are on the disk;
     reads never wait for them. Made by `Store.open`."""
-
-    def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
-        super().__init__(path)
-        self._now_ms = now_ms
-        self._writer = Writer(path, self._patience)
 
     @classmethod
     async def open(
@@ -374,83 +365,6 @@ class Store(ReadingStore):
                 ended=ended,
             )
         )
-
-    # pausing
-
-    async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
-        """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""
-        await self._writer.run(
-            partial(control.pause, batch_key=batch_key, cause=cause, reason=reason)
-        )
-
-    async def resume(self, batch_key: int, *, causes: Collection[PauseCause] | None = None) -> bool:
-        """End a pause, if it has one of these causes; whether one was ended."""
-        return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
-
-    # what the API has shown of models
-
-    async def remember(self, endpoint: str, model: str, prefill: PrefillAnswer) -> None:
-        """Keep how a model answered a prefill, behind an endpoint."""
-        await self._writer.run(
-            partial(
-                memory.remember,
-                endpoint=endpoint,
-                model=model,
-                prefill=prefill,
-                now_ms=self._now_ms(),
-            )
-        )
-
-    # the owner's orders
-
-    async def cancel(self, selection: Selection) -> int:
-        """Cancel unfinished jobs; how many. Who works on one loses it, and its text stays."""
-        now_ms = self._now_ms()
-        jobs, _ = await self._in_portions(
-            partial(orders.cancel, selection=selection, now_ms=now_ms)
-        )
-        return jobs
-
-    async def retry(self, selection: Selection, *, afresh: bool = False) -> int:
-        """Put final jobs back in the queue; how many.
-
-        What was made of them before counts against no bound any more: a document that a bound
-        cut goes on.
-
-        Args:
-            afresh: begin with an empty document. Else the text stays, and complete documents are
-                left alone: they have nothing to go on with.
-        """
-        order = partial(orders.retry, selection=selection, now_ms=self._now_ms(), afresh=afresh)
-        jobs, _ = await self._in_portions(order)
-        return jobs
-
-    async def prune(self, selection: Selection) -> PruneReceipt:
-        """Delete final jobs with their calls, text and events, and make the file smaller.
-
-        A batch that has no job left goes too. What was pruned leaves the batches' sums as well.
-        """
-        jobs, batch_keys = await self._in_portions(partial(orders.prune, selection=selection))
-        if selection.batch is not None:
-            batch_keys |= {row.key for row in await self.batches([selection.batch])}
-        batches = await self._writer.run(partial(orders.remove_empty, batch_keys=batch_keys))
-        freed_bytes, more = 0, True
-        while more:
-            some, more = await self._writer.run(orders.free_pages)
-            freed_bytes += some
-        return PruneReceipt(jobs, batches, freed_bytes)
-
-    async def _in_portions(
-        self, order: Callable[..., orders.Portion]
-    ) -> tuple[int, frozenset[int]]:
-        changed, batch_keys, after = 0, frozenset[int](), 0
-        while True:
-            portion = await self._writer.run(partial(order, after=after))
-            changed += portion.changed
-            batch_keys |= portion.batch_keys
-            if portion.last_key is None:
-                return changed, batch_keys
-            after = portion.last_key
 
 
 def _ready(path: Path, create: bool) -> None:

@@ -1,0 +1,93 @@
+"""The owner's face of the store: orders that change what is queued, and what is kept of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+from runner.jobs.traits import PrefillAnswer
+from runner.store import control, memory, orders
+from runner.store.reading import ReadingStore
+from runner.store.records import PauseCause, PruneReceipt, Selection
+from runner.store.writer import Writer
+
+
+class OrderingStore(ReadingStore):
+    """A database to read and to give orders about."""
+
+    def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
+        super().__init__(path)
+        self._now_ms = now_ms
+        self._writer = Writer(path, self._patience)
+
+    async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
+        """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""
+        await self._writer.run(
+            partial(control.pause, batch_key=batch_key, cause=cause, reason=reason)
+        )
+
+    async def resume(self, batch_key: int, *, causes: Collection[PauseCause] | None = None) -> bool:
+        """End a pause, if it has one of these causes; whether one was ended."""
+        return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
+
+    async def cancel(self, selection: Selection) -> int:
+        """Cancel unfinished jobs; how many. Who works on one loses it, and its text stays."""
+        now_ms = self._now_ms()
+        jobs, _ = await self._in_portions(
+            partial(orders.cancel, selection=selection, now_ms=now_ms)
+        )
+        return jobs
+
+    async def retry(self, selection: Selection, *, afresh: bool = False) -> int:
+        """Put final jobs back in the queue; how many.
+
+        What was made of them before counts against no bound any more: a document that a bound
+        cut goes on.
+
+        Args:
+            afresh: begin with an empty document. Else the text stays, and complete documents are
+                left alone: they have nothing to go on with.
+        """
+        order = partial(orders.retry, selection=selection, now_ms=self._now_ms(), afresh=afresh)
+        jobs, _ = await self._in_portions(order)
+        return jobs
+
+    async def prune(self, selection: Selection) -> PruneReceipt:
+        """Delete final jobs with their calls, text and events, and make the file smaller.
+
+        A batch that has no job left goes too. What was pruned leaves the batches' sums as well.
+        """
+        jobs, batch_keys = await self._in_portions(partial(orders.prune, selection=selection))
+        if selection.batch is not None:
+            batch_keys |= {row.key for row in await self.batches([selection.batch])}
+        batches = await self._writer.run(partial(orders.remove_empty, batch_keys=batch_keys))
+        freed_bytes, more = 0, True
+        while more:
+            some, more = await self._writer.run(orders.free_pages)
+            freed_bytes += some
+        return PruneReceipt(jobs, batches, freed_bytes)
+
+    async def _in_portions(
+        self, order: Callable[..., orders.Portion]
+    ) -> tuple[int, frozenset[int]]:
+        changed, batch_keys, after = 0, frozenset[int](), 0
+        while True:
+            portion = await self._writer.run(partial(order, after=after))
+            changed += portion.changed
+            batch_keys |= portion.batch_keys
+            if portion.last_key is None:
+                return changed, batch_keys
+            after = portion.last_key
+
+    async def remember(self, endpoint: str, model: str, prefill: PrefillAnswer) -> None:
+        """Keep how a model answered a prefill, behind an endpoint."""
+        await self._writer.run(
+            partial(
+                memory.remember,
+                endpoint=endpoint,
+                model=model,
+                prefill=prefill,
+                now_ms=self._now_ms(),
+            )
+        )
