@@ -105,7 +105,7 @@ class Fleet:
         self.ended_by_themselves = 0
         self._command = command
         self._size = size
-        self._random = random.Random(seed)  # noqa: S311  a draw by lot, no secret
+        self._random = random.Random(seed)
 
     async def fill(self) -> None:
         alive = [process for process in self.processes if process.returncode is None]

@@ -69,7 +69,9 @@ class StoreBlocked(StoreUnavailable):
     """
 
     def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what}. What was saved is safe. {remedy}, and run the same command again.")
+        super().__init__(
+            f"{what}. What was saved is safe. {remedy}, and run the same command again."
+        )
         self.what = what
         self.remedy = remedy
 
