@@ -38,7 +38,15 @@ from runner.jobs.call import CallOutcome, Usage, Verdict
 from runner.jobs.spec import BatchSpec
 from runner.jobs.states import FINAL, Finish, State
 from runner.store import engine, migrate
-from runner.store.records import CallStart, Claim, Lane, OnConflict, PauseCause, Settlement
+from runner.store.records import (
+    CallStart,
+    Claim,
+    Lane,
+    OnConflict,
+    PauseCause,
+    Selection,
+    Settlement,
+)
 from runner.store.schema import WAITING
 from runner.store.store import Store
 from runner.workers.lease import Lease
@@ -464,6 +472,31 @@ class Machine(RuleBasedStateMachine):
         for call in job.calls:
             call.superseded = True
         self.finals.pop(id, None)
+
+    @rule(id=st.sampled_from(IDS))
+    def cancel(self, id: str) -> None:
+        job = self.jobs[id]
+        unfinished = job.state not in FINAL
+        assert self.do(self.store.cancel(self.chosen(id))) == unfinished
+        if unfinished:
+            job.let_go(State.CANCELLED)
+            job.due_ms = None
+
+    @rule(id=st.sampled_from(IDS), afresh=st.booleans())
+    def retry(self, id: str, afresh: bool) -> None:
+        job = self.jobs[id]
+        complete = job.finish is not None and job.finish.complete
+        back = job.state in FINAL and (afresh or not complete)
+        assert self.do(self.store.retry(self.chosen(id), afresh=afresh)) == back
+        if back:
+            job.state, job.finish = State.AVAILABLE, None
+            job.attempt = job.rescues = 0
+            for call in job.calls:
+                call.superseded = call.superseded or afresh
+            self.finals.pop(id)
+
+    def chosen(self, id: str) -> Selection:
+        return Selection(job_keys=(self.jobs[id].key,))
 
     # what must hold
 
