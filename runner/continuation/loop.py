@@ -17,7 +17,7 @@ from runner.continuation.room import Room
 from runner.continuation.steps import CannotContinue, Finished, PastCall, Plan, Send, Splice, Step
 from runner.continuation.text import Intake, is_blank
 from runner.continuation.until import Watch
-from runner.jobs.call import CallOutcome, Strategy, Verdict
+from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
 from runner.jobs.spec import JobSpec, OnUnverifiedSeam
 from runner.jobs.states import Finish
 from runner.jobs.traits import ModelTraits
@@ -93,7 +93,15 @@ class ContinuationLoop:
         if end := self._ending() or self._bound_reached():
             return end
         plan = self._plan()
-        return Send(self.calls + 1, plan, self._max_tokens()) if isinstance(plan, Plan) else plan
+        if not isinstance(plan, Plan):
+            return plan
+        near = self._room.is_near(plan.resume_at, self.traits.context_window)
+        return Send(self.calls + 1, plan, self._max_tokens(), near)
+
+    def counted(self, send: Send, input_tokens: int) -> Finished | None:
+        """The API counted the request for `send`; the end, where it leaves no room to go on."""
+        self._room.note(send.plan.resume_at, Usage(input_tokens=input_tokens))
+        return self._window_full(send.plan.resume_at)
 
     def request(self, send: Send) -> dict[str, Any]:
         """The body of the request for `send`, in the API's form."""
@@ -276,15 +284,18 @@ class ContinuationLoop:
             return Finished(
                 Finish.MAX_OUTPUT_TOKENS, f"max_output_tokens {bounds.max_output_tokens} reached"
             )
+        return self._window_full(self._resume_point())
+
+    def _window_full(self, resume_at: int) -> Finished | None:
         window = self.traits.context_window
-        if self._room.is_full(self._resume_point(), window):
-            tokens = self._room.tokens(self._resume_point())
-            return Finished(
-                Finish.CONTEXT_WINDOW,
-                f"prompt and document come to about {tokens:,} tokens, and the model's context "
-                f"window holds {window:,}",
-            )
-        return None
+        if not self._room.is_full(resume_at, window):
+            return None
+        tokens = self._room.tokens(resume_at)
+        return Finished(
+            Finish.CONTEXT_WINDOW,
+            f"prompt and document come to about {tokens:,} tokens, and the model's context window "
+            f"holds {window:,}",
+        )
 
     def _tokens_left(self) -> int | None:
         bound = self.spec.continuation.max_output_tokens

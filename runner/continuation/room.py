@@ -15,6 +15,8 @@ from runner.jobs.spec import JobSpec
 # A call that has room for less than this part of the window brings hardly a paragraph, and its
 # whole input is paid for.
 _LEAST_ROOM = 1 / 1_000
+# So near to its end an estimate is not good enough, and the API is asked to count.
+_NEAR = 1 / 8
 
 
 class Room:
@@ -44,6 +46,10 @@ class Room:
         """Tokens of a request that holds so many characters of the document."""
         grown = document_characters - self._characters
         return max(0, self._tokens + round(grown * self._tokens_per_character))
+
+    def is_near(self, document_characters: int, context_window: int) -> bool:
+        """Whether such a request may leave no room, by an estimate that may be wrong."""
+        return context_window - self.tokens(document_characters) < context_window * _NEAR
 
     def is_full(self, document_characters: int, context_window: int) -> bool:
         """Whether such a request leaves no room worth paying for."""

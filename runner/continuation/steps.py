@@ -77,11 +77,13 @@ class Send:
     Args:
         number: counts a job's calls from 1.
         max_tokens: output tokens to ask for.
+        near_window: prompt and document may fill the context window; only a count can tell.
     """
 
     number: int
     plan: Plan
     max_tokens: int
+    near_window: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,9 @@ _END_OF_BODY_S = 0.1
 _TRANSPORT_ERRORS = (httpx2.HTTPError, aiohttp.ClientError, OSError, TimeoutError, EOFError)
 _TIMEOUTS = (httpx2.TimeoutException, TimeoutError)
 
+# What a count takes of a request: not what says how the answer is to be written.
+_COUNTED = frozenset({"model", "messages", "system", "thinking", "tools", "tool_choice"})
+
 # Sampling fields went out with the version that the SDK speaks; models that still take them take
 # them in the version before. Source: Messages API documentation, versioning.
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
@@ -140,6 +143,24 @@ class MessagesClient:
                     )
                     self._infos[model] = ModelInfo.from_body(_json(await response.read()))
         return self._infos[model]
+
+    async def count_tokens(self, body: Mapping[str, Any]) -> int | None:
+        """Input tokens of a request, as the endpoint counts them, which costs nothing; None where
+        it cannot tell.
+
+        Many endpoints do not have this, so whatever goes wrong is no error.
+        Source: Messages API documentation, token counting.
+        """
+        counted = {key: value for key, value in body.items() if key in _COUNTED}
+        with suppress(anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS):
+            async with asyncio.timeout(MODEL_INFO_TIMEOUT_S):
+                response = await self._sdk.messages.with_raw_response.count_tokens(
+                    model="", messages=[], extra_body=counted, extra_headers=self._headers
+                )
+                answer = _json(await response.read())
+                tokens = answer.get("input_tokens") if isinstance(answer, Mapping) else None
+                return tokens if isinstance(tokens, int) else None
+        return None
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -133,10 +133,7 @@ class Server:
         tokens = document.input_tokens(request)
         usage = self._cache.bill(request.model, request.blocks, tokens, request.extra_tokens, now_s)
         model = request.model
-        window = min(
-            self._options.context_window_tokens or model.context_window_tokens,
-            model.context_window_tokens,
-        )
+        window = self._window(model)
         if usage.total_tokens > window:
             raise invalid(f"prompt is too long: {usage.total_tokens} tokens > {window} maximum")
         limits = self._limits_of(model)
@@ -247,7 +244,7 @@ class Server:
         return self._json(
             http,
             {
-                "data": [MODELS[name].info() for name in shown],
+                "data": [self._info(MODELS[name]) for name in shown],
                 "has_more": len(shown) < len(names),
                 "first_id": shown[0] if shown else None,
                 "last_id": shown[-1] if shown else None,
@@ -262,7 +259,15 @@ class Server:
         if model is None:
             raise ApiProblem(404, "not_found_error", f"model: {name}")
         self.books.answered(200)
-        return self._json(http, model.info())
+        return self._json(http, self._info(model))
+
+    def _window(self, model: Model) -> int:
+        """Tokens of the model's context window, as small as the options make it."""
+        least = self._options.context_window_tokens or model.context_window_tokens
+        return min(least, model.context_window_tokens)
+
+    def _info(self, model: Model) -> dict[str, Any]:
+        return model.info() | {"max_input_tokens": self._window(model)}
 
     async def _books(self, http: web.Request) -> web.StreamResponse:
         detail = http.query.get("detail", "0") not in {"", "0", "false"}

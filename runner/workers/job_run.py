@@ -14,7 +14,7 @@ import anyio
 
 from runner import faults
 from runner.continuation.loop import ContinuationLoop
-from runner.continuation.steps import PastCall, Send
+from runner.continuation.steps import Finished, PastCall, Send
 from runner.errors import ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.jobs.spec import JobSpec
@@ -139,6 +139,9 @@ class JobRun:
             try:
                 if await self._outdated(spec, step):
                     return True
+                if full := await self._no_room(loop, step):
+                    await self._settle(judgement.of_end(full))
+                    return False
                 if self._scope is not None and self._scope.cancel_called:
                     continue
                 call_key = await self._begin(step, loop)
@@ -198,6 +201,16 @@ class JobRun:
                 self._end_trial()
         # The plan may be older than the answer: the job's first call takes its time.
         return spec.continuation.strategy is None and answer not in (None, PrefillAnswer.TAKEN)
+
+    async def _no_room(self, loop: ContinuationLoop, send: Send) -> Finished | None:
+        """The end of a document that fills the context window, found before a call is paid for:
+        near it the API is asked to count, which is free."""
+        if not send.near_window:
+            return None
+        with self._interruptible():
+            tokens = await self._place.client.count_tokens(loop.request(send))
+            return None if tokens is None else loop.counted(send, tokens)
+        return None
 
     def _end_trial(self) -> None:
         """Let others of this model go on."""

@@ -13,7 +13,7 @@ from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
 from runner.jobs.spec import ContinuationSpec, JobSpec, Until
 from runner.jobs.states import Finish
 from runner.jobs.traits import ModelTraits
-from tests.continuation.strict_api import TRAITS, job
+from tests.continuation.strict_api import TRAITS, StrictApi, job
 from tests.continuation.test_loop import after
 from tests.continuation.turn_model import ANCHOR
 
@@ -253,3 +253,20 @@ def test_a_stop_sequence_before_the_condition_is_no_reason_to_nudge():
     assert isinstance(step, Finished)
     assert step.finish is Finish.EARLY_END
     assert "stop sequence" in (step.detail or "")
+
+
+def test_near_the_end_of_the_window_a_count_is_asked_for_and_decides():
+    small = ModelTraits(prefill=True, max_output_tokens=400, context_window=1_000)
+    document = "word " * 2_000
+    loop = ContinuationLoop(job(max_tokens=100), small)
+    api = StrictApi(document, lambda *_: 1_200)
+    while isinstance(step := loop.next_step(), Send) and not step.near_window:
+        loop.begin(step)
+        text, outcome = api.answer(loop.request(step))
+        loop.feed(text)
+        loop.end(outcome)
+    assert isinstance(step, Send)
+    assert loop.counted(step, 500) is None
+    full = loop.counted(step, 1_000)
+    assert full is not None
+    assert full.finish is Finish.CONTEXT_WINDOW

@@ -143,6 +143,32 @@ async def test_bounds_cut_a_document_and_say_so(tmp_path):
         assert house.true_text(job("b")).startswith((await house.text("b")).rstrip())
 
 
+@pytest.mark.parametrize("model", ["claude-haiku-4-5", "claude-opus-5-5"])
+async def test_a_full_context_window_is_counted_before_a_call_is_paid_for(tmp_path, model):
+    spec = job("a", mark="tokens=3000", model=model, max_tokens=60)
+    async with a_house(tmp_path, SimulatorOptions(context_window_tokens=1500)) as house:
+        await house.submit(spec)
+        await house.worker().run()
+        row = await house.row()
+        assert (row.state, row.finish) == (State.COMPLETED, Finish.CONTEXT_WINDOW)
+        assert house.true_text(spec).startswith((await house.text()).rstrip())
+        assert house.simulator.books.requests_by_kind["count_tokens"] >= 1
+        calls = await house.store.calls(row.key)
+        assert all(call.text for call in calls), "a call was made that had no room"
+
+
+async def test_where_nobody_counts_the_call_tells(tmp_path, monkeypatch):
+    async def nobody(body):
+        return None
+
+    spec = job("a", mark="tokens=3000", max_tokens=200)
+    async with a_house(tmp_path, SimulatorOptions(context_window_tokens=1500)) as house:
+        monkeypatch.setattr(house.client, "count_tokens", nobody)
+        await house.submit(spec)
+        await house.worker().run()
+        assert (await house.row()).finish is Finish.CONTEXT_WINDOW
+
+
 async def test_concurrency_of_batch_model_and_process(tmp_path):
     for limits, settings, most in [
         (BatchLimits(concurrency=3), QUICK, 3),
