@@ -17,7 +17,6 @@ from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, PastCall, Send
 from runner.errors import ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Strategy, Verdict
-from runner.jobs.spec import JobSpec
 from runner.jobs.states import State
 from runner.jobs.traits import ModelTraits, PrefillAnswer
 from runner.messages.client import MessagesClient
@@ -137,7 +136,7 @@ class JobRun:
                 await self._settle(judgement.at_rest(rest_s))
                 return False
             try:
-                if await self._outdated(spec, step):
+                if await self._outdated(loop, step):
                     return True
                 if full := await self._no_room(loop, step):
                     await self._settle(judgement.of_end(full))
@@ -184,23 +183,24 @@ class JobRun:
             return await self._place.models.traits(model)
         return self._place.client.traits(model)
 
-    async def _outdated(self, spec: JobSpec, send: Send) -> bool:
-        """Let the first prefill of an unknown model go alone; whether what another one found out
-        meanwhile asks for another plan."""
-        models = self._place.models
+    async def _outdated(self, loop: ContinuationLoop, send: Send) -> bool:
+        """Let the first prefill of an unknown model go alone; whether what was found out meanwhile
+        asks for another plan: by `turn`, or without looking out for an answer begun afresh."""
+        models, model = self._place.models, loop.spec.model
         if send.plan.strategy is not Strategy.PREFILL:
             return False
-        answer = models.answer(spec.model)
+        answer = models.answer(model)
         if answer is None:
-            trial = models.trial(spec.model)
             with self._interruptible():
+                trial = models.trial(model)
                 await trial.acquire()
                 self._trial = trial
-                answer = await models.recall(spec.model)
-            if answer is not None:
-                self._end_trial()
-        # The plan may be older than the answer: the job's first call takes its time.
-        return spec.continuation.strategy is None and answer not in (None, PrefillAnswer.TAKEN)
+                answer = await models.recall(model)
+                if answer is not None:
+                    self._end_trial()
+        if answer is PrefillAnswer.TAKEN:
+            return loop.traits.may_restart
+        return answer is not None and loop.spec.continuation.strategy is None
 
     async def _no_room(self, loop: ContinuationLoop, send: Send) -> Finished | None:
         """The end of a document that fills the context window, found before a call is paid for:

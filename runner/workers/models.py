@@ -48,7 +48,10 @@ class Models:
         answer = self._prefill.get(model)
         if answer is None:
             return traits
-        return replace(traits, prefill=answer is PrefillAnswer.TAKEN)
+        taken = answer is PrefillAnswer.TAKEN
+        # Who went on rightly once does not begin afresh; a document that truly repeats its
+        # beginning would be taken for it.
+        return replace(traits, prefill=taken, may_restart=traits.may_restart and not taken)
 
     async def recall(self, model: str) -> PrefillAnswer | None:
         """How the model answered a prefill; None: nobody has seen it yet. Another process may have,

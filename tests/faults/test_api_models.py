@@ -123,6 +123,26 @@ async def test_a_model_that_takes_prefill_is_asked_by_all_at_once(tmp_path):
         assert await house.store.remembered(endpoint, jobs[0].model) is PrefillAnswer.TAKEN
 
 
+async def test_a_server_that_went_on_once_is_not_watched_any_more(tmp_path, monkeypatch):
+    """A document may truly repeat its beginning: from then on that is no sign of a fresh start."""
+    watched = []
+    watch = FreshStart.__init__
+
+    def counted(self, document):
+        watched.append(document)
+        watch(self, document)
+
+    monkeypatch.setattr(FreshStart, "__init__", counted)
+    jobs = [job(f"j{n}", model="local-goes-on") for n in range(3)]
+    async with a_house(tmp_path) as house:
+        await house.submit(*jobs, limits=BatchLimits(concurrency=1))
+        await house.worker().run()
+        await house.assert_whole(*jobs)
+        assert sum([(await house.row(spec.id)).calls for spec in jobs]) > 6
+    # The first job's first seam, and the plan for its second, each made twice: then never again.
+    assert 1 <= len(watched) <= 4
+
+
 async def test_a_mixed_batch_finishes_in_one_run_despite_faults(tmp_path):
     """Old, current, unknown and local models; a fifth of all requests meets a fault."""
     passing = ["http_429", "http_500", "http_529", "drop", "clean_end", "error_overloaded", "reset"]
