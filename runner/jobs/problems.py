@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -104,7 +105,7 @@ class Problems:
             raise self.error()
 
 
-class Report:
+class Report(ABC):
     """Takes what a check finds, by the path of the value within the job.
 
     `count` grows with each, so that a caller can tell whether anything was found.
@@ -118,13 +119,13 @@ class Report:
         self.count += 1
         self.place(path, message, fix, on_key)
 
+    @abstractmethod
     def place(self, path: Path, message: str, fix: str, on_key: bool) -> None:
         """Find the place of `path` and add the problem."""
-        raise NotImplementedError
 
+    @abstractmethod
     def where(self, path: Path) -> str:
         """The place of `path` in words, for a message about another place."""
-        raise NotImplementedError
 
 
 def dotted(path: Path) -> str:
