@@ -70,6 +70,9 @@ class _TopReport(Report):
     def place(self, path: Path, message: str, fix: str, on_key: bool) -> None:
         self._lines.top(path, message, fix, on_key=on_key)
 
+    def where(self, path: Path) -> str:
+        return self._lines.where(path)
+
 
 class RequestLines:
     """A JSONL job file. It has no head: name and limits are the defaults."""
