@@ -46,16 +46,20 @@ class Lease:
     @property
     def trusted(self) -> bool:
         """Whether no other process can have taken our jobs over."""
-        return self._clock() - self._renewed_at < self._settings.trust_s
+        return self._left_s() > 0
 
     async def keep(self) -> None:
         """Renew until the trust is gone, then return."""
         while self.trusted:
-            left = self._settings.trust_s - (self._clock() - self._renewed_at)
-            if not await self._renew(timeout_s=left):
+            if not await self._renew(timeout_s=self._left_s()):
                 return
-            await anyio.sleep(self._settings.heartbeat_s)
+            # Never asleep when the trust ends: the streams must stop then, not a heartbeat later.
+            await anyio.sleep(min(self._settings.heartbeat_s, self._left_s()))
         log.warning("the lease was not renewed for %s s", self._settings.trust_s)
+
+    def _left_s(self) -> float:
+        """Seconds of trust that are left."""
+        return max(0.0, self._settings.trust_s - (self._clock() - self._renewed_at))
 
     async def _renew(self, timeout_s: float) -> bool:
         """False: others took our jobs over already."""
