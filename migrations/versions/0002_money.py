@@ -19,6 +19,10 @@ WIDENED = {
         "'context_window', 'stalled', 'early_end', 'max_cost')",
     ),
 }
+POSTGRES_WIDENED = {
+    "batch": ("spend_cap", "'budget'::text, 'breaker'::text"),
+    "job": ("early_end", "'max_cost'::text"),
+}
 LEARNED = (
     "calls",
     "cut_calls",
@@ -122,7 +126,24 @@ def upgrade() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
-    widen_checks(op.get_bind())
+    if op.get_bind().dialect.name == "postgresql":
+        widen_checks_in_postgres(op.get_bind())
+    else:
+        widen_checks(op.get_bind())
+
+
+def widen_checks_in_postgres(connection: sa.Connection) -> None:
+    """Let two columns hold new words. The rows that are there all pass, so none is looked at."""
+    for table, column in (("batch", "paused"), ("job", "finish")):
+        ((name, words),) = connection.exec_driver_sql(
+            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint "
+            "WHERE conrelid = $1::text::regclass AND contype = 'c' AND conname = $2",
+            (table, f"{table}_{column}_check"),
+        ).fetchall()
+        last, new = POSTGRES_WIDENED[table]
+        wider = words.replace(f"'{last}'::text", f"'{last}'::text, {new}")
+        connection.exec_driver_sql(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD CONSTRAINT {name} {wider} NOT VALID")
 
 
 def widen_checks(connection: sa.Connection) -> None:

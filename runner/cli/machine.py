@@ -140,6 +140,8 @@ def mountinfo() -> str | None:
 
 async def hazards(store: Store) -> list[str]:
     """What a run must be warned of, before it works on a database."""
+    if store.path is None:
+        return []  # a server's disks are not ours to judge
     findings = [file_system(store.path.parent.resolve(), mountinfo())]
     # A version that only several processes can hurt is no matter for one.
     if any(worker.alive is not False for worker in await store.workers()):

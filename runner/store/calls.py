@@ -7,15 +7,27 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, Text, bindparam, exists, func, literal_column, select, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Text,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
 from runner.errors import ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Usage, Verdict, estimate_tokens
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
+from runner.store.bare import Sql
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
+from runner.store.portable import larger
 from runner.store.records import CallStart, Claim
 from runner.store.schema import batch, call, chunk, job, state_in, usage_columns
 
@@ -56,12 +68,21 @@ BEGIN: Final = (
 )
 
 # The checkpoint, the statement that runs most: the fence is its FROM and WHERE.
-SAVE: Final = """\
+# On PostgreSQL it holds the row, so that a take-over waits for it, or it for the take-over.
+SAVE: Final = Sql(
+    """\
 INSERT INTO chunk (job_key, call_key, seq, text)
 SELECT key, ?3, ?4, ?5 FROM job
 WHERE key = ?1 AND claim = ?2 AND state = 'executing'
 ON CONFLICT (job_key, seq) DO NOTHING
-"""
+""",
+    postgres="""\
+INSERT INTO chunk (job_key, call_key, seq, text)
+SELECT key, ?3, ?4, ?5 FROM job
+WHERE key = ?1 AND claim = ?2 AND state = 'executing' FOR SHARE
+ON CONFLICT (job_key, seq) DO NOTHING
+""",
+)
 SAVED: Final = """\
 SELECT chunk.call_key = ?3 AND chunk.text = ?5 FROM job
 JOIN chunk ON chunk.job_key = job.key AND chunk.seq = ?4
@@ -111,7 +132,9 @@ ADD_USAGE: Final = (
         cost_nano_usd=batch.c.cost_nano_usd + bindparam("cost"),
         unpriced_calls=batch.c.unpriced_calls + bindparam("unpriced"),
         spent_output_tokens=batch.c.spent_output_tokens + bindparam("call_output_tokens"),
-        usage_estimated=func.max(batch.c.usage_estimated, bindparam("call_usage_estimated")),
+        usage_estimated=larger(
+            batch.c.usage_estimated, bindparam("call_usage_estimated", type_=Integer)
+        ),
         **{
             column.name: column + bindparam(f"call_{column.name}")
             for column in usage_columns(batch)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from runner.errors import NotADatabase, StoreBlocked, StoreError, StoreUnavailable
+from runner.store.bare import Driver, PostgresDriver
 
 BUSY_TIMEOUT_MS: Final = 10_000
 READERS: Final = 4
@@ -60,7 +61,7 @@ def database_path(database: str | Path) -> Path:
         if url.drivername not in _SQLITE_URLS:
             raise StoreUnavailable(
                 f"databases of the kind '{url.drivername}' are not supported. "
-                "Give a path, or sqlite:///PATH."
+                "Give a path, sqlite:///PATH, or postgresql+asyncpg://USER@HOST/DATABASE."
             )
         name = url.database or ""
     if name in {"", ":memory:"}:
@@ -152,8 +153,10 @@ def reading_engine(path: Path) -> AsyncEngine:
     )
 
 
-def driver(connection: Connection) -> sqlite3.Connection:
+def driver(connection: Connection) -> Driver:
     """The bare connection below, for the few statements that run many times a second."""
+    if connection.dialect.name == "postgresql":
+        return PostgresDriver(connection)
     return cast(sqlite3.Connection, connection.connection.dbapi_connection)
 
 

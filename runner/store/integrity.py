@@ -15,9 +15,9 @@ WITH counted AS (
 ), kept AS (
   SELECT batch_key, model, state, finish, jobs FROM job_count WHERE jobs <> 0
 )
-SELECT 'kept' AS side, * FROM (SELECT * FROM kept EXCEPT SELECT * FROM counted)
+SELECT 'kept' AS side, * FROM (SELECT * FROM kept EXCEPT SELECT * FROM counted) AS kept_only
 UNION ALL
-SELECT 'counted', * FROM (SELECT * FROM counted EXCEPT SELECT * FROM kept)
+SELECT 'counted', * FROM (SELECT * FROM counted EXCEPT SELECT * FROM kept) AS counted_only
 """
 TOTALS_DIFFER: Final = """\
 SELECT batch.name FROM batch
@@ -38,17 +38,14 @@ WHERE (batch.calls, batch.input_tokens, batch.cache_creation_input_tokens,
 Read = Callable[[Executable], Awaitable[Sequence[Row[Any]]]]
 
 
-async def problems_found(rows: Read) -> list[str]:
-    """What is wrong; empty is well. Reads all of the database."""
-    problems = [
-        row.integrity_check
-        for row in await rows(text("PRAGMA integrity_check"))
-        if row.integrity_check != "ok"
-    ]
-    problems += [
-        f"table {row.table}, row {row.rowid}: its row in {row.parent} is missing"
-        for row in await rows(text("PRAGMA foreign_key_check"))
-    ]
+async def problems_found(rows: Read, *, in_file: bool) -> list[str]:
+    """What is wrong; empty is well. Reads all of the database.
+
+    Args:
+        in_file: the database is a file of SQLite, which may be damaged; a server looks after its
+            files and foreign keys itself.
+    """
+    problems = await _file_problems(rows) if in_file else []
     problems += [
         f"batch {row.batch_key}, {row.model}, {row.state} {row.finish}: "
         f"{row.side} as {row.jobs} jobs, which does not agree"
@@ -59,3 +56,16 @@ async def problems_found(rows: Read) -> list[str]:
         for row in await rows(text(TOTALS_DIFFER))
     ]
     return problems
+
+
+async def _file_problems(rows: Read) -> list[str]:
+    damaged = [
+        row.integrity_check
+        for row in await rows(text("PRAGMA integrity_check"))
+        if row.integrity_check != "ok"
+    ]
+    orphaned = [
+        f"table {row.table}, row {row.rowid}: its row in {row.parent} is missing"
+        for row in await rows(text("PRAGMA foreign_key_check"))
+    ]
+    return damaged + orphaned

@@ -7,26 +7,28 @@ from typing import Final
 from sqlalchemy import Connection
 
 from runner.jobs.call import CallOutcome
+from runner.store.bare import Sql
 from runner.store.engine import driver
 
 LAST_NUMBER: Final = 20  # a call's number above it counts as it
 
 # The time is this machine's both times; a clock that was set back counts for nothing.
-LEARN: Final = """\
+_LEARN: Final = """\
 INSERT INTO learned (batch_key, model, number, calls, cut_calls, input_characters, input_tokens,
   output_characters, output_tokens, most_output_tokens, stream_ms)
-SELECT ?1, model, min(number, ?2), 1, ?3, ?4, ?5, ?6, ?7, ?7, max(0, ended_ms - started_ms)
+SELECT ?1, model, least(number, ?2), 1, ?3, ?4, ?5, ?6, ?7, ?7, greatest(0, ended_ms - started_ms)
 FROM call WHERE key = ?8
 ON CONFLICT (batch_key, model, number) DO UPDATE SET
-  calls = calls + 1,
-  cut_calls = cut_calls + excluded.cut_calls,
-  input_characters = input_characters + excluded.input_characters,
-  input_tokens = input_tokens + excluded.input_tokens,
-  output_characters = output_characters + excluded.output_characters,
-  output_tokens = output_tokens + excluded.output_tokens,
-  most_output_tokens = max(most_output_tokens, excluded.most_output_tokens),
-  stream_ms = stream_ms + excluded.stream_ms
+  calls = learned.calls + 1,
+  cut_calls = learned.cut_calls + excluded.cut_calls,
+  input_characters = learned.input_characters + excluded.input_characters,
+  input_tokens = learned.input_tokens + excluded.input_tokens,
+  output_characters = learned.output_characters + excluded.output_characters,
+  output_tokens = learned.output_tokens + excluded.output_tokens,
+  most_output_tokens = greatest(learned.most_output_tokens, excluded.most_output_tokens),
+  stream_ms = learned.stream_ms + excluded.stream_ms
 """
+LEARN: Final = Sql(_LEARN.replace("least(", "min(").replace("greatest(", "max("), postgres=_LEARN)
 
 
 def learn(connection: Connection, batch_key: int, call_key: int, outcome: CallOutcome) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sqlalchemy import Connection, Select, select
-from sqlalchemy.dialects.sqlite import insert
 
 from runner.jobs.traits import PrefillAnswer
+from runner.store.portable import insert_into
 from runner.store.schema import model_memory
 
 
@@ -14,7 +14,7 @@ def remember(
 ) -> None:
     values = {"prefill": prefill, "learned_ms": now_ms}
     connection.execute(
-        insert(model_memory)
+        insert_into(connection, model_memory)
         .values(endpoint=endpoint, model=model, **values)
         .on_conflict_do_update(index_elements=["endpoint", "model"], set_=values)
     )

@@ -9,12 +9,14 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import Connection
+
 from runner import faults
 from runner.errors import NotADatabase, SchemaTooNew, StoreUnavailable
 from runner.store.engine import SQLITE_MAGIC, connect, explained, refused, writing_engine
 from runner.store.schema import APPLICATION_ID, SCHEMA_VERSION
 
-_VERSION_TABLE: Final = "alembic_version"
+VERSION_TABLE: Final = "alembic_version"
 
 
 def head() -> str:
@@ -71,7 +73,7 @@ def upgrade(path: Path) -> None:
     if version == SCHEMA_VERSION:
         return
     if version is not None:
-        _refuse_newer(version, path)
+        refuse_newer(version, str(path))
     if not path.parent.is_dir():
         raise StoreUnavailable(
             f"the folder {path.parent} of the database does not exist. "
@@ -91,20 +93,25 @@ def scripts() -> Path:
 
 
 def _upgrade(path: Path) -> None:
-    from alembic import command  # half a second that most starts can save
-    from alembic.config import Config
-
     engine = writing_engine(path, create=True)
-    config = Config()
-    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     # The transaction begins with the write lock: of several processes one migrates, the others
     # wait here and then find nothing to do.
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
         faults.hit("migration.before")
-        command.upgrade(config, "head")
+        run_scripts(connection)
         faults.hit("migration.middle")
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def run_scripts(connection: Connection) -> None:
+    """Run the migrations that are missing, in the transaction of a connection."""
+    from alembic import command  # half a second that most starts can save
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> str | None:
@@ -112,7 +119,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> str | None:
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master").fetchall()}
     if not tables and application_id in {0, APPLICATION_ID}:
         return None
-    if application_id != APPLICATION_ID or _VERSION_TABLE not in tables:
+    if application_id != APPLICATION_ID or VERSION_TABLE not in tables:
         raise NotADatabase(
             f"{path} is the database of another program; it was left as it is. "
             "Name another with --db."
@@ -121,16 +128,16 @@ def _version(connection: sqlite3.Connection, path: Path) -> str | None:
     if row is None:
         raise NotADatabase(f"{path} is damaged: it does not tell its version.")
     version = str(row[0])
-    _refuse_newer(version, path)
+    refuse_newer(version, str(path))
     return version
 
 
-def _refuse_newer(version: str, path: Path) -> None:
+def refuse_newer(version: str, shown: str) -> None:
     known = {script.name.partition("_")[0] for script in (scripts() / "versions").glob("*.py")}
     if version in known:
         return
     raise SchemaTooNew(
-        f"{path} has schema version {version}, which a newer version of this program wrote; "
+        f"{shown} has schema version {version}, which a newer version of this program wrote; "
         f"this one knows versions up to {SCHEMA_VERSION}. Upgrade the program "
         "(pip install -U prefill-runner), or name another database with --db."
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
-from pathlib import Path
 
 from runner.jobs.traits import PrefillAnswer
 from runner.store import control, memory, orders
+from runner.store.database import Database
 from runner.store.reading import ReadingStore
 from runner.store.records import PauseCause, PruneReceipt, Selection
 from runner.store.writer import Writer
@@ -16,10 +16,10 @@ from runner.store.writer import Writer
 class OrderingStore(ReadingStore):
     """A database to read and to give orders about."""
 
-    def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
-        super().__init__(path)
+    def __init__(self, database: Database, now_ms: Callable[[], int]) -> None:
+        super().__init__(database)
         self._now_ms = now_ms
-        self._writer = Writer(path, self._patience)
+        self._writer = Writer(database, self._patience)
 
     async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
         """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""

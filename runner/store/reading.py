@@ -15,9 +15,8 @@ from runner.jobs.spec import JobSpec
 from runner.jobs.states import Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import migrate
-from runner.store.engine import database_path
+from runner.store.database import Database, the_database
 from runner.store.integrity import problems_found
-from runner.store.locks import WorkerLocks
 from runner.store.patience import Patience
 from runner.store.reads import Reader
 from runner.store.records import (
@@ -40,11 +39,16 @@ from runner.store.rows import worker_row
 class ReadingStore:
     """One database to read. Reads never wait for a writer, of this process or another."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self._patience = Patience()
-        self._reader = Reader(path, self._patience)
-        self._locks = WorkerLocks(path)
+        self._reader = Reader(database, self._patience)
+        self._locks = database.locks()
+
+    @property
+    def path(self) -> Path | None:
+        """The database's file; None where a server holds it."""
+        return self.database.path
 
     @classmethod
     async def open_to_read(cls, database: str | Path) -> ReadingStore:
@@ -55,16 +59,16 @@ class ReadingStore:
             SchemaTooNew: a newer version of this program wrote it.
             NotADatabase: the file is something else, or damaged.
         """
-        path = database_path(database)
-        version = await asyncio.to_thread(migrate.current, path)
+        named = the_database(database)
+        version = await asyncio.to_thread(named.current)
         if version is None:
-            raise StoreUnavailable(no_database(path))
+            raise StoreUnavailable(named.missing())
         if version != migrate.head():
             raise StoreUnavailable(
-                f"{path} has schema version {version}, and this program works with "
+                f"{named.shown} has schema version {version}, and this program works with "
                 f"{migrate.head()}. `runner db upgrade` brings it up to date."
             )
-        return ReadingStore(path)
+        return ReadingStore(named)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -189,12 +193,8 @@ class ReadingStore:
 
     async def data_version(self) -> int:
         """A number that changes when anybody committed something; cheap enough to poll."""
-        return self._reader.data_version()
+        return await self._reader.data_version()
 
     async def check(self) -> list[str]:
         """What is wrong with the database; empty is well. Reads all of it."""
-        return await problems_found(self._reader.rows)
-
-
-def no_database(path: Path) -> str:
-    return f"no database at {path}; run `runner run FILE` first or name one with --db."
+        return await problems_found(self._reader.rows, in_file=self.path is not None)

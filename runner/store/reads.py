@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-import sqlite3
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Executable, Row, bindparam, func, select
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import NotFound, StoreBlocked
@@ -21,7 +18,7 @@ from runner.jobs.states import UNFINISHED, Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import memory
 from runner.store.calls import HOLDS, fence, lost
-from runner.store.engine import connect, explained, reading_engine, refused
+from runner.store.database import Database
 from runner.store.patience import Patience
 from runner.store.records import (
     BatchRow,
@@ -77,19 +74,17 @@ HELD_BY: Final = (
 class Reader:
     """The reading connections of one database."""
 
-    def __init__(self, path: Path, patience: Patience) -> None:
-        self._path = path
+    def __init__(self, database: Database, patience: Patience) -> None:
+        self._database = database
         self._patience = patience
-        self._engine: AsyncEngine = reading_engine(path)
-        self._watcher: sqlite3.Connection | None = None
+        self._engine: AsyncEngine = database.reading()
+        self._watcher = database.watcher(self._engine)
         self._running: set[asyncio.Future[Sequence[Row[Any]]]] = set()
 
     async def close(self) -> None:
         while self._running:
             await asyncio.wait(self._running)
-        if self._watcher is not None:
-            self._watcher.close()
-            self._watcher = None
+        self._watcher.close()
         await self._engine.dispose()
 
     async def rows(
@@ -109,25 +104,17 @@ class Reader:
             try:
                 async with self._engine.connect() as connection:
                     return (await connection.execute(statement, values)).all()
-            except (sqlite3.Error, DBAPIError) as error:
-                cause = explained(error, self._path) or refused(error, self._path)
+            except Exception as error:
+                cause = self._database.explained(error) or self._database.refused(error)
+                if cause is error:
+                    raise
                 if isinstance(cause, StoreBlocked) and await self._patience.sleep(cause):
                     continue
                 raise cause from error
 
-    def data_version(self) -> int:
-        """Grows when another connection committed.
-
-        Only the answers of one connection can be compared, so it has its own; and asked here and
-        now, because the four microseconds it takes are less than handing it to a thread.
-        """
-        try:
-            if self._watcher is None:
-                self._watcher = connect(self._path, mode="ro")
-            ((version,),) = self._watcher.execute("PRAGMA data_version").fetchall()
-        except sqlite3.Error as error:
-            raise (explained(error, self._path) or refused(error, self._path)) from error
-        return int(version)
+    async def data_version(self) -> int:
+        """Another number when another connection committed."""
+        return await self._watcher.version()
 
     # batches and workers
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Text,
     Update,
     case,
+    cast,
     delete,
     exists,
-    func,
     literal,
     literal_column,
     null,
@@ -84,11 +85,10 @@ def rescue_statement(
             error=case(
                 (
                     used_up,
-                    func.printf(
-                        "its process died %d times in a row while working on it, each time before "
-                        "any of its text was saved",
-                        rescues,
-                    ),
+                    literal("its process died ", Text)
+                    + cast(rescues, Text)
+                    + " times in a row while working on it, each time before any of its text was "
+                    "saved",
                 ),
                 else_=job.c.error,
             ),

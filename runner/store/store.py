@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,11 +14,11 @@ from runner.errors import StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
-from runner.store import calls, claims, migrate, rescue, settle, submit
-from runner.store.engine import connect, database_path, explained, refused
+from runner.store import calls, claims, rescue, settle, submit
+from runner.store.bare import Driver
+from runner.store.database import Database, the_database
 from runner.store.ordering import OrderingStore
 from runner.store.patience import Told
-from runner.store.reading import no_database
 from runner.store.records import (
     CallStart,
     Claim,
@@ -47,23 +45,24 @@ class Store(OrderingStore):
         database: str | Path = "runner.db",
         *,
         create: bool = True,
-        now_ms: Callable[[], int] = wall_clock,
+        now_ms: Callable[[], int] | None = None,
     ) -> Store:
         """Open a database, and bring it to the schema of this program first.
 
         Args:
-            database: a path, or an SQLAlchemy URL of SQLite.
+            database: a path, or an SQLAlchemy URL of SQLite or PostgreSQL.
             create: make the file when it does not exist.
-            now_ms: the clock, in milliseconds since 1970.
+            now_ms: the clock, in milliseconds since 1970; None: the database's own, which is
+                this machine's for a file and the server's for PostgreSQL.
 
         Raises:
             StoreUnavailable: it does not exist, or cannot be made, read or locked.
             SchemaTooNew: a newer version of this program wrote it.
             NotADatabase: the file is something else, or damaged.
         """
-        path = database_path(database)
-        await asyncio.to_thread(_ready, path, create)
-        return cls(path, now_ms)
+        named = the_database(database)
+        await asyncio.to_thread(_ready, named, create)
+        return cls(named, now_ms or named.now_ms)
 
     async def close(self) -> None:
         """Commit what waits, give back the worker locks, and close every connection."""
@@ -149,14 +148,14 @@ class Store(OrderingStore):
         self, batch_name: str, simulated: bool, jobs: Callable[[], Iterable[JobSpec]] | None
     ) -> None:
         """Refuse a submission before anything is written."""
-        try:
-            with closing(connect(self.path, mode="ro")) as connection:
-                submit.refuse_known_kind(connection, batch_name, simulated)
-                if jobs is None or not submit.batch_has_jobs(connection, batch_name):
-                    return
-                shown, total = submit.find_conflicts(connection, batch_name, iter(jobs()))
-        except sqlite3.Error as error:
-            raise (explained(error, self.path) or refused(error, self.path)) from error
+
+        def compare(sql: Driver) -> tuple[list[submit.Conflict], int]:
+            submit.refuse_known_kind(sql, batch_name, simulated)
+            if jobs is None or not submit.batch_has_jobs(sql, batch_name):
+                return [], 0
+            return submit.find_conflicts(sql, batch_name, iter(jobs()))
+
+        shown, total = self.database.look(compare)
         if total:
             raise submit.conflict_error(batch_name, shown, total)
 
@@ -312,7 +311,7 @@ class Store(OrderingStore):
         StoreError where the database could not be written.
         """
         return self._writer.submit(
-            lambda connection: calls.save(connection, claim, call_key, seq, text)
+            lambda connection: calls.save(connection, claim, call_key, seq, text), beside=True
         )
 
     def judge(self, claim: Claim, call_key: int, verdict: Verdict) -> asyncio.Future[None]:
@@ -367,11 +366,10 @@ class Store(OrderingStore):
         )
 
 
-def _ready(path: Path, create: bool) -> None:
-    version = migrate.current(path)
-    if version is None and not create:
-        raise StoreUnavailable(no_database(path))
-    migrate.upgrade(path)
+def _ready(database: Database, create: bool) -> None:
+    if not create and database.current() is None:
+        raise StoreUnavailable(database.missing())
+    database.upgrade()
 
 
 def _again(jobs: Jobs) -> Callable[[], Iterable[JobSpec]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -23,6 +22,7 @@ from runner.jobs.spec import (
 )
 from runner.jobs.states import State, allowed_before
 from runner.store.calls import break_open_call
+from runner.store.bare import Driver, Sql
 from runner.store.engine import driver
 from runner.store.events import note_of_jobs
 from runner.store.records import EventKind, OnConflict, SubmitReceipt
@@ -44,23 +44,51 @@ RETURNING key
 SIMULATED: Final = "SELECT simulated FROM batch WHERE name = ?"
 BATCH_IS_THERE: Final = "SELECT 1 FROM batch WHERE key = ?"
 # CROSS JOIN keeps the order: for each wanted id one look into the index, however large the queue.
-PRESENT: Final = """\
+PRESENT: Final = Sql(
+    """\
 SELECT job.id, job.key, job.hash, job.state, job_spec.settings
-FROM json_each(?) AS wanted
-CROSS JOIN job ON job.id = wanted.value AND job.batch_key = ?
+FROM json_each(?1) AS wanted
+CROSS JOIN job ON job.id = wanted.value AND job.batch_key = ?2
 CROSS JOIN job_spec ON job_spec.job_key = job.key
-"""
-HASHES: Final = """\
+""",
+    postgres="""\
+SELECT job.id, job.key, job.hash, job.state, job_spec.settings
+FROM json_array_elements_text(CAST(?1 AS text)::json) AS wanted(value)
+JOIN job ON job.id = wanted.value AND job.batch_key = ?2
+JOIN job_spec ON job_spec.job_key = job.key
+""",
+)
+HASHES: Final = Sql(
+    """\
 SELECT job.id, job.hash FROM batch
-CROSS JOIN json_each(?) AS wanted
+CROSS JOIN json_each(?1) AS wanted
 CROSS JOIN job ON job.id = wanted.value AND job.batch_key = batch.key
-WHERE batch.name = ?
-"""
+WHERE batch.name = ?2
+""",
+    postgres="""\
+SELECT job.id, job.hash FROM batch
+CROSS JOIN json_array_elements_text(CAST(?1 AS text)::json) AS wanted(value)
+JOIN job ON job.id = wanted.value AND job.batch_key = batch.key
+WHERE batch.name = ?2
+""",
+)
 HAS_JOBS: Final = """\
 SELECT 1 FROM job_count JOIN batch ON batch.key = job_count.batch_key
 WHERE batch.name = ? AND job_count.jobs > 0 LIMIT 1
 """
-LAST_KEY: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'job'"
+NEXT_KEYS: Final = Sql(
+    """\
+WITH RECURSIVE fresh(key, place) AS (
+  SELECT coalesce(max(seq), 0) + 1, 1 FROM sqlite_sequence WHERE name = 'job'
+  UNION ALL SELECT key + 1, place + 1 FROM fresh WHERE place < ?1
+)
+SELECT key FROM fresh
+""",
+    postgres="""\
+SELECT nextval('job_key_seq') AS key FROM generate_series(1, ?1)
+ORDER BY key
+""",
+)
 ADD_JOB: Final = """\
 INSERT INTO job (key, batch_key, id, hash, model, state, priority, created_ms, updated_ms)
 VALUES (?, ?, ?, ?, ?, 'available', ?, ?, ?)
@@ -71,7 +99,7 @@ SET_SETTINGS: Final = "UPDATE job_spec SET settings = ? WHERE job_key = ?"
 # The claim grows when somebody holds the job, so that he can write nothing more.
 REPLACE_JOB: Final = """\
 UPDATE job SET hash = ?, model = ?, priority = ?, state = 'available',
-  claim = claim + (state = 'executing'), worker_id = NULL, attempt = 0, rescues = 0,
+  claim = claim + CASE WHEN state = 'executing' THEN 1 ELSE 0 END, worker_id = NULL, attempt = 0, rescues = 0,
   counted_from = 0, finish = NULL, error = NULL, scheduled_ms = NULL, finalized_ms = NULL, updated_ms = ?
 WHERE key = ? AND state IN ({before})
 """.replace("{before}", sql_list(allowed_before(State.AVAILABLE) | {State.AVAILABLE}))
@@ -154,7 +182,7 @@ def put_batch(connection: Connection, spec: BatchSpec, simulated: bool, now_ms: 
     return int(key)
 
 
-def refuse_known_kind(sql: sqlite3.Connection, name: str, simulated: bool) -> None:
+def refuse_known_kind(sql: Driver, name: str, simulated: bool) -> None:
     """`refuse_other_kind`, of a batch that may be there."""
     for (known,) in sql.execute(SIMULATED, (name,)).fetchall():
         refuse_other_kind(name, known=bool(known), simulated=simulated)
@@ -184,13 +212,13 @@ def refuse_other_kind(name: str, *, known: bool, simulated: bool) -> None:
     )
 
 
-def batch_has_jobs(connection: sqlite3.Connection, batch_name: str) -> bool:
+def batch_has_jobs(connection: Driver, batch_name: str) -> bool:
     """Whether there is anything to conflict with; spares a first submission the comparison."""
     return bool(connection.execute(HAS_JOBS, (batch_name,)).fetchall())
 
 
 def find_conflicts(
-    connection: sqlite3.Connection, batch_name: str, jobs: Iterator[JobSpec]
+    connection: Driver, batch_name: str, jobs: Iterator[JobSpec]
 ) -> tuple[list[Conflict], int]:
     """The first jobs whose id is known under another hash, and how many there are in all."""
     shown: list[Conflict] = []
@@ -285,11 +313,11 @@ def put_slice(
     )
 
 
-def _add(sql: sqlite3.Connection, batch_key: int, jobs: list[Prepared], now_ms: int) -> None:
+def _add(sql: Driver, batch_key: int, jobs: list[Prepared], now_ms: int) -> None:
     if not jobs:
         return
-    ((last,),) = sql.execute(LAST_KEY).fetchall()
-    keyed = list(enumerate(jobs, start=last + 1))
+    keys = [key for (key,) in sql.execute(NEXT_KEYS, (len(jobs),)).fetchall()]
+    keyed = list(zip(keys, jobs, strict=True))
     rows: list[tuple[Any, ...]] = [
         (key, batch_key, one.id, one.hash, one.model, one.priority, now_ms, now_ms)
         for key, one in keyed

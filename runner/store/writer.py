@@ -16,14 +16,14 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from runner import faults
 from runner.errors import RunnerError, StoreBlocked, StoreError, StoreUnavailable
-from runner.store.engine import explained, refused, writing_engine
+from runner.store.database import Database, Session
 from runner.store.patience import Patience
 
 T = TypeVar("T")
@@ -31,11 +31,13 @@ Operation = Callable[[Connection], T]
 
 BATCH_SIZE: Final = 256
 MAX_WAITING: Final = 20_000
+TRIES: Final = 5  # of a transaction that another one got in the way of
 
 
 class _Entry(NamedTuple):
     operation: Operation[Any]
     future: asyncio.Future[Any]
+    beside: bool
 
 
 class _Answer(NamedTuple):
@@ -46,18 +48,21 @@ class _Answer(NamedTuple):
 class Writer:
     """Owns the writing connection of one database. The thread starts with the first operation."""
 
-    def __init__(self, path: Path, patience: Patience | None = None) -> None:
-        self._path = path
+    def __init__(self, database: Database, patience: Patience | None = None) -> None:
+        self._database = database
         self._patience = patience or Patience()
-        self._engine: Engine = writing_engine(path)
-        self._connection: Connection | None = None
+        self._session: Session = database.writing()
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._refusal: StoreError | None = None  # set once nothing is taken any more
         self._thread: threading.Thread | None = None
 
-    def submit(self, operation: Operation[T]) -> asyncio.Future[T]:
+    def submit(self, operation: Operation[T], *, beside: bool = False) -> asyncio.Future[T]:
         """Hand over an operation; the future resolves when it is committed.
+
+        Args:
+            beside: it locks the rows that it relies on, so that other processes may write at the
+                same time where the database lets them.
 
         Cancelling the future does not take the operation back. The future fails with StoreError
         when the database could not do it.
@@ -67,10 +72,10 @@ class Writer:
             refusal = self._refusal
             if refusal is None and self._queue.qsize() >= MAX_WAITING:
                 refusal = StoreUnavailable(
-                    f"{MAX_WAITING} writes wait for {self._path}: its disk is too slow or hangs."
+                    f"{MAX_WAITING} writes wait for {self._database.shown}: its disk is too slow or hangs."
                 )
             if refusal is None:
-                self._queue.put(_Entry(operation, future))
+                self._queue.put(_Entry(operation, future, beside))
                 if self._thread is None:
                     self._thread = threading.Thread(
                         target=self._run, name="runner-store-writer", daemon=True
@@ -89,7 +94,9 @@ class Writer:
         last connection to it closes."""
         with self._lock:
             thread, first = self._thread, self._refusal is None
-            self._refusal = self._refusal or StoreError(f"the store of {self._path} is closed.")
+            self._refusal = self._refusal or StoreError(
+                f"the store of {self._database.shown} is closed."
+            )
         if thread is None:
             return
         if first:
@@ -108,7 +115,9 @@ class Writer:
                 if last:
                     break
         except BaseException as error:  # whoever waits must hear of it, whatever it was
-            died = StoreError(f"the writer of {self._path} stopped: {error!r}. Start again.")
+            died = StoreError(
+                f"the writer of {self._database.shown} stopped: {error!r}. Start again."
+            )
             with self._lock:
                 self._refusal = died
             with contextlib.suppress(queue.Empty):
@@ -118,7 +127,7 @@ class Writer:
                         waiting.append(entry)
             _deliver(waiting, [_Answer(error=died)] * len(waiting))
         finally:
-            self._disconnect()
+            self._session.close()
 
     def _take(self) -> tuple[list[_Entry], bool]:
         """All that waits, at most a batch; and whether it was the last."""
@@ -137,47 +146,45 @@ class Writer:
     def _apply(self, batch: Sequence[_Entry]) -> list[_Answer]:
         if not batch:
             return []
+        # The very same work again after an error: a database that lost the answer to a commit
+        # knows by it that it has been asked before.
+        work = partial(_work, batch)
+        beside = all(entry.beside for entry in batch)
+        tries = 0
         while True:
             try:
-                answers = self._transaction(batch)
+                answers = self._session.transaction(work, beside=beside)
             except Exception as error:  # it is handed to whoever asked for the operation
-                cause = explained(error, self._path)
+                tries += 1
+                if tries < TRIES and self._database.passing(error):
+                    continue
+                cause = self._database.explained(error)
                 if cause is not None:
                     # The file or the disk, not an operation: one by one they would fail alike.
-                    self._disconnect()
+                    self._session.disconnect()
                     if isinstance(cause, StoreBlocked) and self._patience.wait(cause):
                         continue
                     cause.__cause__ = error
                     return [_Answer(error=cause)] * len(batch)
                 if len(batch) == 1:
-                    return [_Answer(error=refused(error, self._path))]
+                    return [_Answer(error=self._database.refused(error))]
                 break
             else:
+                faults.hit("commit.after")
                 self._patience.worked()
                 return answers
         return [answer for entry in batch for answer in self._apply([entry])]
 
-    def _transaction(self, batch: Sequence[_Entry]) -> list[_Answer]:
-        if self._connection is None:
-            self._connection = self._engine.connect()
-        connection = self._connection
-        answers = []
-        with connection.begin():
-            for entry in batch:
-                try:
-                    answers.append(_Answer(entry.operation(connection)))
-                except RunnerError as refused:
-                    answers.append(_Answer(error=refused))
-            faults.hit("commit.before")
-        faults.hit("commit.after")
-        return answers
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            # What is not committed is gone with the connection, as it must be.
-            with contextlib.suppress(Exception):
-                connection.close()
+def _work(batch: Sequence[_Entry], connection: Connection) -> list[_Answer]:
+    answers = []
+    for entry in batch:
+        try:
+            answers.append(_Answer(entry.operation(connection)))
+        except RunnerError as refused:
+            answers.append(_Answer(error=refused))
+    faults.hit("commit.before")
+    return answers
 
 
 def _deliver(batch: Sequence[_Entry], answers: Sequence[_Answer]) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from runner.errors import ClaimLost, StoreError, StoreUnavailable
 from runner.store import engine, writer
+from runner.store.sqlite import SqliteFile
 from runner.store.writer import Writer
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +25,7 @@ async def scratch(tmp_path: Path):
     path = tmp_path / "scratch.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, text TEXT)")
-    scratch = Writer(path)
+    scratch = Writer(SqliteFile(path))
     yield scratch
     await scratch.close()
 
@@ -39,7 +40,7 @@ def add(number: int):
 
 def notes(scratch: Writer) -> list[int]:
     """What is committed, as anybody else sees it."""
-    with closing(sqlite3.connect(scratch._path)) as connection:
+    with closing(sqlite3.connect(scratch._database.path)) as connection:
         return [n for (n,) in connection.execute("SELECT id FROM note ORDER BY id")]
 
 
@@ -121,7 +122,7 @@ async def test_a_cancelled_task_interrupts_no_transaction(scratch: Writer) -> No
     gate.released.set()
     await holding
     # The lock is free at once, and the transaction came whole.
-    with closing(sqlite3.connect(scratch._path, timeout=0)) as stranger:
+    with closing(sqlite3.connect(scratch._database.path, timeout=0)) as stranger:
         await scratch.run(add(3))
         stranger.execute("BEGIN IMMEDIATE")
         stranger.rollback()
@@ -140,7 +141,7 @@ async def test_close_does_what_waits_first(scratch: Writer) -> None:
     await closing_down
     assert await asyncio.gather(*futures) == list(range(1000))
     assert len(notes(scratch)) == 1000
-    assert [file.name for file in scratch._path.parent.iterdir()] == ["scratch.db"]
+    assert [file.name for file in scratch._database.path.parent.iterdir()] == ["scratch.db"]
     await scratch.close()
 
 
@@ -166,7 +167,7 @@ async def test_a_lock_held_by_another_program_is_told_and_gets_over(
     scratch: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_WRITER_PRAGMAS", ("busy_timeout = 1",))
-    with closing(sqlite3.connect(scratch._path, isolation_level=None)) as stranger:
+    with closing(sqlite3.connect(scratch._database.path, isolation_level=None)) as stranger:
         await scratch.run(add(1))
         stranger.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="locked by another program"):

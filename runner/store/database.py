@@ -1,0 +1,130 @@
+"""Which database a store works on: a file of SQLite, or a PostgreSQL server.
+
+Everything that differs between the two as a whole stands behind `Database`; single statements that
+differ stand side by side in `runner.store.bare.Sql`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runner.errors import StoreError
+from runner.store.bare import Driver
+
+T = TypeVar("T")
+
+
+class Session(Protocol):
+    """The connection of the writer thread; used by that thread alone."""
+
+    def transaction(self, work: Callable[[Connection], T], *, beside: bool) -> T:
+        """Apply work and commit it; what it gave.
+
+        Given the very same work again after an error, it is applied only if it was not committed.
+
+        Args:
+            beside: others may write at the same time, because the work guards its rows itself.
+        """
+
+    def disconnect(self) -> None:
+        """Let go of a connection that may be spoiled; the next transaction makes another."""
+
+    def close(self) -> None:
+        """The end of it."""
+
+
+class Watcher(Protocol):
+    """Tells when somebody wrote."""
+
+    async def version(self) -> int:
+        """Differs from before when anybody committed meanwhile."""
+
+    def close(self) -> None: ...
+
+
+class Locks(Protocol):
+    """The operating system's word on workers; see `runner.store.locks`."""
+
+    def acquire(self, worker_id: str) -> bool: ...
+    def release(self, worker_id: str) -> None: ...
+    def release_all(self) -> None: ...
+    def alive(self, worker_id: str) -> bool | None: ...
+    def forget(self, worker_id: str) -> None: ...
+
+
+class Database(Protocol):
+    """A database, before anything is opened."""
+
+    @property
+    def shown(self) -> str:
+        """Its name as messages show it; never with a password."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None where there is none."""
+
+    def missing(self) -> str:
+        """What to say where no queue is there yet."""
+
+    def current(self) -> str | None:
+        """The version of its schema; None where there is none yet. Blocks."""
+
+    def upgrade(self) -> None:
+        """Bring it to the schema of this program. Blocks."""
+
+    def now_ms(self) -> int:
+        """The time that decides."""
+
+    def look(self, work: Callable[[Driver], T]) -> T:
+        """Read with bare SQL on a connection of its own. Blocks."""
+
+    def reading(self) -> AsyncEngine:
+        """The engine of all reads."""
+
+    def writing(self) -> Session: ...
+
+    def watcher(self, engine: AsyncEngine) -> Watcher:
+        """
+        Args:
+            engine: that of the reads.
+        """
+
+    def locks(self) -> Locks: ...
+
+    def explained(self, error: BaseException) -> StoreError | None:
+        """What an error means to the reader, where it is the state of the database that is at
+        fault; None where it is a single statement."""
+
+    def refused(self, error: BaseException) -> BaseException:
+        """What a single statement's error means to the caller."""
+
+    def passing(self, error: BaseException) -> bool:
+        """Whether the same work, applied again at once, can be expected to succeed."""
+
+
+def the_database(name: str | Path) -> Database:
+    """The database that a path or a URL names.
+
+    Raises:
+        StoreUnavailable: the URL is of another kind of database, or names no file.
+    """
+    from runner.store.sqlite import SqliteFile
+
+    if isinstance(name, str) and name.startswith(("postgresql", "postgres:")):
+        # Imported here: who works on a file needs nothing of the server's driver.
+        from runner.store.postgres import PostgresDatabase
+
+        try:
+            url = make_url(name)
+        except ArgumentError:
+            pass  # told below, without the password that may be in it
+        else:
+            return PostgresDatabase(url)
+    return SqliteFile.named(name)

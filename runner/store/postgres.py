@@ -1,0 +1,352 @@
+"""A queue on a PostgreSQL server, as a `Database`.
+
+The writer's transactions take turns over the whole fleet, by an advisory lock that lasts as long as
+the transaction: so what one writer allows on SQLite holds here too. Only the saving of text, which
+runs most, goes on beside it: a save holds the row of its job, and a take-over waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, event, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from runner.errors import StoreError, StoreUnavailable
+from runner.store import postgres_errors, postgres_migrate
+from runner.store.bare import Driver, PostgresDriver
+
+T = TypeVar("T")
+
+READERS: Final = 4
+CONNECT_TIMEOUT_S: Final = 10
+STATEMENT_TIMEOUT_S: Final = 30
+LOCK_TIMEOUT_S: Final = 10
+IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 60
+RECYCLE_S: Final = 1_800
+IN_DOUBT_POLL_S: Final = 0.1
+
+# "runn" as a number, like the mark of our files.
+TURN: Final = 0x72756E6E
+
+_SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
+BEGIN_IN_TURN: Final = text(
+    f"SELECT pg_advisory_xact_lock({TURN}), {_SERVER_MS} AS now_ms, "
+    "CAST(pg_current_xact_id() AS text) AS xid"
+)
+BEGIN_BESIDE: Final = text(
+    f"SELECT {_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid"
+)
+STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
+# How many transactions have ended: those that began, without those that run.
+ENDED: Final = text(
+    "SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) "
+    "- (SELECT count(*) FROM pg_snapshot_xip(seen)) FROM pg_current_snapshot() AS seen"
+)
+
+
+class ServerClock:
+    """The server's time, told by this machine's own steady clock between two looks at it.
+
+    So no wall clock of a worker decides anything, and machines whose clocks differ agree.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_ms: float | None = None
+
+    def seen(self, server_ms: int) -> None:
+        """The server has just told its time."""
+        self._ahead_ms = server_ms - _steady_ms()
+
+    def now_ms(self) -> int:
+        if self._ahead_ms is None:
+            return time.time_ns() // 1_000_000  # nothing was asked of the server yet
+        return round(_steady_ms() + self._ahead_ms)
+
+
+class PostgresDatabase:
+    """A database of a server; see `runner.store.database.Database`."""
+
+    def __init__(self, url: URL) -> None:
+        try:
+            import asyncpg  # noqa: F401
+        except ImportError:
+            raise StoreUnavailable(
+                "for a database on PostgreSQL the driver asyncpg is needed: "
+                "pip install 'prefill-runner[postgres]'."
+            ) from None
+        self._url = url.set(drivername="postgresql+asyncpg")
+        self._clock = ServerClock()
+
+    @property
+    def shown(self) -> str:
+        host = self._url.host or self._url.query.get("host") or "localhost"
+        return f"'{self._url.database or self._url.username}' on {host}"
+
+    @property
+    def path(self) -> None:
+        return None
+
+    def missing(self) -> str:
+        return (
+            f"no queue in the database {self.shown}; run `runner run FILE` first or name another "
+            "with --db."
+        )
+
+    def current(self) -> str | None:
+        return self._once(lambda connection: postgres_migrate.current(connection, self.shown))
+
+    def upgrade(self) -> None:
+        def upgrade(connection: Connection) -> None:
+            self._clock.seen(connection.execute(BEGIN_BESIDE).one().now_ms)
+            postgres_migrate.upgrade(connection, self.shown, turn=TURN)
+
+        self._once(upgrade)
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def look(self, work: Callable[[Driver], T]) -> T:
+        return self._once(lambda connection: work(PostgresDriver(connection)))
+
+    def reading(self) -> AsyncEngine:
+        return self._engine(
+            {"default_transaction_read_only": "on"},
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=READERS,
+            max_overflow=0,
+            pool_pre_ping=True,
+            pool_recycle=RECYCLE_S,
+            # Each statement sees what is committed then, and no snapshot is held between two.
+            isolation_level="AUTOCOMMIT",
+        )
+
+    def writing(self) -> PostgresSession:
+        return PostgresSession(self, self._engine({}, poolclass=NullPool), self._clock)
+
+    def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
+        return PostgresWatcher(self, engine)
+
+    def locks(self) -> NoLocks:
+        return NoLocks()
+
+    def explained(self, error: BaseException) -> StoreError | None:
+        return postgres_errors.explained(error, self.shown)
+
+    def refused(self, error: BaseException) -> BaseException:
+        return postgres_errors.refused(error, self.shown)
+
+    def passing(self, error: BaseException) -> bool:
+        return postgres_errors.passing(error)
+
+    def _engine(self, settings: dict[str, str], **options: Any) -> AsyncEngine:
+        engine = create_async_engine(
+            self._url,
+            hide_parameters=True,
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                # Longer than the server's own, so that in the rule the server says what it was.
+                "command_timeout": STATEMENT_TIMEOUT_S + 5,
+                "server_settings": {
+                    "application_name": "runner",
+                    "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+                    "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+                    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
+                    **settings,
+                },
+            },
+            **options,
+        )
+        event.listen(engine.sync_engine, "connect", _teach)
+        event.listen(engine.sync_engine, "before_cursor_execute", _storable, retval=True)
+        return engine
+
+    def _once(self, work: Callable[[Connection], T]) -> T:
+        """Do something in a transaction of a connection of its own; blocks."""
+
+        async def connected() -> T:
+            engine = self._engine({}, poolclass=NullPool)
+            try:
+                async with engine.begin() as connection:
+                    return await connection.run_sync(work)
+            finally:
+                await engine.dispose()
+
+        try:
+            return asyncio.run(connected())
+        except StoreError:
+            raise
+        except Exception as error:
+            raise (self.explained(error) or self.refused(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A transaction whose commit was sent and never answered."""
+
+    work: object
+    xid: str
+    result: Any
+
+
+class PostgresSession:
+    """The writing connection, with an event loop of its own in the writer's thread: no task of the
+    program can interrupt a transaction, because none runs one."""
+
+    def __init__(self, database: PostgresDatabase, engine: AsyncEngine, clock: ServerClock) -> None:
+        self._database = database
+        self._engine = engine
+        self._clock = clock
+        self._runner: asyncio.Runner | None = None
+        self._connection: AsyncConnection | None = None
+        self._doubt: _Doubt | None = None
+
+    def transaction(self, work: Callable[[Connection], T], *, beside: bool) -> T:
+        try:
+            return self._run(self._transaction(work, beside))
+        except Exception as error:
+            if not postgres_errors.lost(error):
+                raise
+            # A server that was restarted, a connection that a firewall forgot: once more at once.
+            self.disconnect()
+        return self._run(self._transaction(work, beside))
+
+    def disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with suppress(Exception):
+                self._run(_drop(connection))
+
+    def close(self) -> None:
+        self.disconnect()
+        if self._runner is not None:
+            with suppress(Exception):
+                self._run(self._engine.dispose())
+            self._runner.close()
+            self._runner = None
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(coroutine)
+
+    async def _transaction(self, work: Callable[[Connection], T], beside: bool) -> T:
+        if self._connection is None:
+            self._connection = await self._engine.connect()
+        connection = self._connection
+        doubt, self._doubt = self._doubt, None
+        if doubt is not None and doubt.work is work:
+            self._doubt = doubt  # until it is known
+            committed = await self._was_committed(connection, doubt)
+            self._doubt = None
+            if committed:
+                result: T = doubt.result
+                return result
+        transaction = await connection.begin()
+        try:
+            begun = (await connection.execute(BEGIN_BESIDE if beside else BEGIN_IN_TURN)).one()
+            self._clock.seen(begun.now_ms)
+            result = await connection.run_sync(work)
+        except BaseException:
+            with suppress(Exception):
+                await transaction.rollback()
+            raise
+        try:
+            await transaction.commit()
+        except Exception as error:
+            if postgres_errors.lost(error):
+                self._doubt = _Doubt(work, begun.xid, result)
+            raise
+        return result
+
+    async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
+        """What became of a transaction, as the server knows it."""
+        while True:
+            async with connection.begin():
+                status = (await connection.execute(STATUS, {"xid": doubt.xid})).scalar_one()
+            if status != "in progress":
+                return bool(status == "committed")
+            await asyncio.sleep(IN_DOUBT_POLL_S)
+
+
+class PostgresWatcher:
+    """Asks the server how many transactions have ended."""
+
+    def __init__(self, database: PostgresDatabase, engine: AsyncEngine) -> None:
+        self._database = database
+        self._engine = engine
+
+    async def version(self) -> int:
+        try:
+            async with self._engine.connect() as connection:
+                return int((await connection.execute(ENDED)).scalar_one())
+        except Exception as error:
+            raise (self._database.explained(error) or self._database.refused(error)) from error
+
+    def close(self) -> None:
+        """It has no connection of its own."""
+
+
+class NoLocks:
+    """No operating system can tell of a process on another machine: leases alone decide."""
+
+    def acquire(self, worker_id: str) -> bool:  # noqa: ARG002
+        return False
+
+    def release(self, worker_id: str) -> None: ...
+
+    def release_all(self) -> None: ...
+
+    def alive(self, worker_id: str) -> None:  # noqa: ARG002
+        return None
+
+    def forget(self, worker_id: str) -> None: ...
+
+
+async def _drop(connection: AsyncConnection) -> None:
+    # Not returned in order: a server that does not answer would be waited for.
+    await connection.invalidate()
+    await connection.close()
+
+
+def _teach(dbapi_connection: Any, _record: object) -> None:
+    """Sums of whole numbers are `numeric` on the server; here they stay whole numbers."""
+    dbapi_connection.run_async(
+        lambda connection: connection.set_type_codec(
+            "numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text"
+        )
+    )
+
+
+def _number(text: str) -> int | float:
+    return float(text) if "." in text else int(text)
+
+
+def _storable(
+    _connection: Connection,
+    _cursor: object,
+    statement: str,
+    parameters: Any,
+    _context: object,
+    _executemany: bool,
+) -> tuple[str, Any]:
+    """The one character that the server holds in no text, NUL, becomes U+FFFD."""
+    rows = parameters if isinstance(parameters, list) else [parameters]
+    if any(isinstance(value, str) and "\0" in value for row in rows for value in row or ()):
+        rows = [
+            tuple(v.replace("\0", "\ufffd") if isinstance(v, str) else v for v in row)
+            for row in rows
+        ]
+        parameters = rows if isinstance(parameters, list) else rows[0]
+    return statement, parameters
+
+
+def _steady_ms() -> float:
+    # It runs on while the machine sleeps, and nobody sets it.
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return time.clock_gettime(clock) * 1000
