@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runner.errors import StoreError
+from runner.errors import StoreError, StoreUnavailable
 from runner.store.bare import Driver
 
 T = TypeVar("T")
@@ -118,13 +118,14 @@ def the_database(name: str | Path) -> Database:
     from runner.store.sqlite import SqliteFile
 
     if isinstance(name, str) and name.startswith(("postgresql", "postgres:")):
+        try:
+            url = make_url(name)
+        except (ArgumentError, ValueError):
+            raise StoreUnavailable(  # without the name: there may be a password in it
+                "that is not a database URL. Give postgresql+asyncpg://USER@HOST:PORT/DATABASE."
+            ) from None
         # Imported here: who works on a file needs nothing of the server's driver.
         from runner.store.postgres import PostgresDatabase
 
-        try:
-            url = make_url(name)
-        except ArgumentError:
-            pass  # told below, without the password that may be in it
-        else:
-            return PostgresDatabase(url)
+        return PostgresDatabase(url)
     return SqliteFile.named(name)

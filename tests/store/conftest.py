@@ -1,16 +1,20 @@
-"""One suite for every database: tests take `store`, and a second database is a second param."""
+"""One suite for every database: tests take `store` or `database`, and run on each.
+
+What is the file's own takes `sqlite_only`, what is the server's own `postgres_only`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from runner.store import migrate
 from runner.store.store import Store
+from tests.postgres import Server
 from tests.store.hands import Clock, Hands
 
 
@@ -27,11 +31,18 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path: Path, empty_database: Path) -> str:
-    path = tmp_path / "runner.db"
-    shutil.copy(empty_database, path)
-    return str(path)
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The name of a database with an empty queue."""
+    if request.param == "sqlite":
+        path = tmp_path / "runner.db"
+        shutil.copy(request.getfixturevalue("empty_database"), path)
+        yield str(path)
+    else:
+        server: Server = request.getfixturevalue("postgres_server")
+        url = server.empty()
+        yield url
+        server.drop(url)
 
 
 Opener = Callable[[], Awaitable[Store]]

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.store.records import CallStart, Claim, JobRow, Lane, SubmitReceipt
 from runner.store.store import Store
+
+sqlite_only = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+postgres_only = pytest.mark.parametrize("database", ["postgres"], indirect=True)
 
 
 class Clock:

@@ -79,7 +79,10 @@ async def test_text_comes_back_as_it_was(hands, store: Store, text: str) -> None
     await hands.submit()
     claim = await hands.claim()
     await store.save(claim, await hands.begin(claim), 0, text)
+    await store.save(claim, 1, 0, text)
     (call,) = (await store.load(claim)).calls
+    if store.path is None:  # the one character that PostgreSQL holds in no text
+        text = text.replace("\0", "\ufffd")
     assert call.text == text
 
 
@@ -163,7 +166,7 @@ async def test_one_call_of_a_job_runs_at_a_time(hands, store: Store) -> None:
     await hands.submit()
     claim = await hands.claim()
     await hands.begin(claim, 1)
-    with pytest.raises(StoreError, match="UNIQUE"):
+    with pytest.raises(StoreError, match=r"(?i)unique"):
         await hands.begin(claim, 2)
     assert len(await store.calls(claim.job_key)) == 1
 

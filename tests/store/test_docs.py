@@ -13,7 +13,7 @@ from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.store.records import CallStart
 from runner.store.schema import metadata
 from runner.store.store import Store
-from tests.store.hands import make_spec
+from tests.store.hands import make_spec, sqlite_only
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +30,7 @@ def test_every_column_is_told(table: str) -> None:
     assert f"{metadata.tables[table].comment}.\n" in text
 
 
+@sqlite_only
 @pytest.mark.parametrize("query", QUERIES)
 async def test_every_query_runs(hands, store: Store, database: str, query: str) -> None:
     await hands.submit(make_spec("five-stories"))

@@ -142,7 +142,8 @@ async def test_urls(tmp_path: Path, url: str) -> None:
     ("name", "message"),
     [
         ("mysql://h/x", "kind 'mysql' are not supported"),
-        ("postgresql+asyncpg://user:secret@h/x", "kind 'postgresql\\+asyncpg'"),
+        ("postgresql+asyncpg://user:secret@127.0.0.1:1/x", "'x' on 127.0.0.1 does not answer"),
+        ("postgresql+asyncpg://user:secret@h:port/x", "not a database URL"),
         ("sqlite://", "in memory"),
         (":memory:", "in memory"),
         ("://", "not a database URL"),

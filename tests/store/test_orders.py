@@ -10,7 +10,7 @@ from runner.jobs.states import COMPLETE, FINAL, Finish, State
 from runner.store import orders
 from runner.store.records import Claim, OnConflict, Selection, Settlement
 from runner.store.store import Store
-from tests.store.hands import Hands, make_spec
+from tests.store.hands import Hands, make_spec, sqlite_only
 
 pytestmark = pytest.mark.anyio
 
@@ -137,6 +137,7 @@ async def test_prune_goes_by_age_and_portions(
     assert await store.check() == []
 
 
+@sqlite_only
 async def test_prune_makes_the_file_smaller(store: Store, hands) -> None:
     await hands.submit(*(make_spec(f"j{n}") for n in range(40)))
     for _ in range(40):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -23,8 +24,8 @@ def plan(database: Path, statement: object) -> str:
         )
         sql, values = str(compiled), [0] * len(compiled.positiontup or [])
     else:
-        marks = statement.count("?")
-        values = ["[]"] + [0] * 4 if "?1" in statement else ["[]"] + [0] * (marks - 1)
+        numbers = [int(number) for number in re.findall(r"\?(\d+)", statement)]
+        values = ["[]"] + [0] * (max(numbers, default=statement.count("?")) - 1)
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
     return "\n".join(row[3] for row in rows)

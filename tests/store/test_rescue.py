@@ -12,7 +12,8 @@ from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.states import Finish, State
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
-from tests.store.hands import make_spec
+from tests.store.hands import make_spec, sqlite_only
+from tests.store.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +33,7 @@ async def test_a_worker_comes_renews_and_goes(store: Store, clock) -> None:
     assert not await store.renew_lease("w1", lease_ms=1000)
 
 
+@sqlite_only
 async def test_workers_of_this_machine_are_known_to_live(store: Store) -> None:
     await store.register_worker("w1", host=socket.gethostname(), pid=os.getpid(), lease_ms=1000)
     assert [row.alive for row in await store.workers()] == [True]
@@ -159,11 +161,8 @@ async def test_jobs_of_a_worker_without_a_row_are_rescued(hands, store: Store, d
     await hands.submit(make_spec("a"), make_spec("b"))
     await hands.claim("w1")
     await hands.claim("w2")
-    import sqlite3
-    from contextlib import closing
-
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("DELETE FROM worker WHERE id = 'w1'")
+    with a_stranger(database) as stranger:
+        stranger.execute("DELETE FROM worker WHERE id = 'w1'")
     assert await store.rescue_orphans(max_rescues=3) == ["a"]
     assert await store.rescue_orphans(max_rescues=3) == []
     assert (await hands.job("b")).state is State.EXECUTING

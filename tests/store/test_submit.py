@@ -15,6 +15,7 @@ from runner.store import submit
 from runner.store.records import OnConflict, Settlement, SubmitReceipt
 from runner.store.store import Store
 from tests.store.hands import make_spec
+from tests.store.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 
@@ -218,15 +219,11 @@ async def test_an_error_of_the_job_file_comes_through(hands, store: Store) -> No
 
 async def test_keys_of_deleted_jobs_do_not_come_back(hands, store: Store, database: str) -> None:
     """A zombie of a pruned job must not find its key and claim number on another job."""
-    import sqlite3
-    from contextlib import closing
-
     await hands.submit()
     key = (await hands.job()).key
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("DELETE FROM job")
-        assert connection.execute("SELECT count(*) FROM job_spec").fetchone() == (0,)
+    with a_stranger(database) as stranger:
+        stranger.execute("DELETE FROM job")
+        assert stranger.execute("SELECT count(*) FROM job_spec") == [(0,)]
     await hands.submit()
     assert (await hands.job()).key > key
     assert await store.check() == []

