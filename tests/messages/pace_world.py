@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -191,11 +192,11 @@ class Call:
             return
         try:
             if 0 < world.setting.most_in_flight <= world.in_flight:
-                raise ApiProblem(429, "rate_limit_error", "busy", headers={"retry-after": "2"})
+                raise ApiProblem(429, "rate_limit_error", "busy", retry_after_s=2)
             world.server.admit(self.input_tokens, world.now_s)
         except ApiProblem as problem:
             _add(world.seen.refused, world.now_s, 1)
-            retry_after_s = float(problem.headers["retry-after"])
+            retry_after_s = float(math.ceil(problem.retry_after_s or 0))
             headers = world.headers()
             # From when the answer is there; what is on its way by then nobody can call back.
             until_s = world.now_s + retry_after_s

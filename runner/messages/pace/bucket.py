@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+_NOTHING = 1e-6  # of what it holds: less is not waited for
+
 
 class Bucket:
     """What one limit of so much a minute allows from moment to moment.
@@ -51,7 +53,7 @@ class Bucket:
         """Seconds until `amount` may be taken; 0 when it may be taken now."""
         self.fill(now_s)
         missing = min(amount, self.capacity) - self.level
-        if missing <= 1e-9:
+        if missing <= _NOTHING * self.capacity:
             return 0.0
         return missing / self.per_s if self.per_s > 0 else math.inf
 

@@ -15,6 +15,7 @@ USE = 0.98
 BURST_S = 0.5  # less than the second's worth that the strictest server holds
 _EASE = 0.85  # after a refusal: who else uses this limit is unknown to us
 _RECOVER_PER_S = 0.01
+_RECOVER_EVERY_S = 0.5
 _SCARCE = 0.1  # the share of a limit below which somebody else must be using it
 
 
@@ -204,8 +205,11 @@ class Rates:
             streamed.set_rate(self._per_s(kind), now_s)
 
     def _recover(self, now_s: float) -> None:
-        passed_s, self._eased_s = now_s - self._eased_s, now_s
-        if self._ease < 1.0 and passed_s > 0:
+        passed_s = now_s - self._eased_s
+        if passed_s < _RECOVER_EVERY_S:
+            return
+        self._eased_s = now_s
+        if self._ease < 1.0:
             self._ease = min(1.0, self._ease + _RECOVER_PER_S * passed_s)
             self._rate(now_s)
 

@@ -18,12 +18,16 @@ _MIRROR_S = 1.0  # what we suppose the server's bucket to hold, in seconds: the 
 _DEBT_S = 10.0  # the longest that our own reckoning alone holds calls back
 _KEEP = 0.2  # of the mirror that must be there for a call to begin
 _AIM = 0.6  # of the mirror that we aim at: neither empty (refused) nor full (wasted)
-_GAIN = 0.15  # how far the rate gives way when the mirror is full or empty
+_UNSURE_PER_S = 0.05  # how much more must be there for each second since the server told it
+_UNSURE_MOST = 0.9
+_GAIN = 0.15  # how far the rate gives way, at most, when the mirror is full or empty
+_GAIN_UNKNOWN = 0.05  # the same while nobody knows how long calls take
 _POLL_S = 0.02  # what cannot be foretold is looked at again so soon
 _MEMORY_S = 3.0  # how long measured speeds count
 _ENDED_FOR_MEAN = 5  # ended calls from which on their mean tells what a call uses
 _ENDED_KEPT = 0.97
 _CHARACTERS_PER_TOKEN = 4.0
+_STREAMS_SEEN_S = 0.5  # of streams, from which on their speed is known
 _TOLD_EXACTLY_FROM = 10_000  # a smaller limit's `remaining`, rounded to 1,000, says too little
 _ROUNDED_BY = 1_000
 
@@ -32,12 +36,11 @@ _ROUNDED_BY = 1_000
 class Written:
     """What one open call was counted with."""
 
-    expected: float
     started_s: float
-    counted: float = 0.0  # tokens taken from the mirror so far
-    admitted: float = 0.0  # tokens taken from the admission bucket so far
+    at_once: float  # tokens it used by beginning
+    admitted: float  # tokens taken from the admission bucket so far
     characters: int = 0
-    flowing: bool = False
+    flowing_s: float | None = None  # since when its text comes in
 
 
 class Streamed:
@@ -62,6 +65,8 @@ class Streamed:
         self._ended = 0.0
         self._ended_tokens = 0.0
         self._ended_s = 0.0
+        self._ended_stream_s = 0.0
+        self._told_s = now_s
         self._known_characters = 0.0
         self._known_tokens = 0.0
 
@@ -83,7 +88,8 @@ class Streamed:
         """Seconds until a call may begin; where only time will tell, a short while to ask again."""
         self._pass(now_s)
         mirror = self._mirror
-        missing = _KEEP * mirror.capacity - mirror.level
+        keep = min(_UNSURE_MOST, _KEEP + _UNSURE_PER_S * (now_s - self._told_s))
+        missing = keep * mirror.capacity - mirror.level
         if missing > 0:
             return max(_POLL_S, missing / mirror.per_s) if mirror.per_s > 0 else math.inf
         if self._in_flight + 1 <= self._calls_fed():
@@ -101,22 +107,22 @@ class Streamed:
         self._in_flight += 1
         self._admission.take(expected, now_s)
         self._take(at_once, now_s)
-        return Written(expected, now_s, counted=at_once, admitted=expected)
+        return Written(now_s, at_once, admitted=expected)
 
     def wrote(self, call: Written, characters: int, now_s: float) -> None:
         """Text of the call came in."""
         self._pass(now_s)
-        if not call.flowing:
-            call.flowing = True
+        if call.flowing_s is None:
+            call.flowing_s = now_s
             self._flowing += 1
         call.characters += characters
         tokens = characters / self._characters_per_token()
         self._recent_tokens += tokens
-        call.counted += tokens
         self._take(tokens, now_s)
-        if call.counted > call.admitted:
-            self._admission.take(call.counted - call.admitted, now_s)
-            call.admitted = call.counted
+        counted = self._counted(call)
+        if counted > call.admitted:
+            self._admission.take(counted - call.admitted, now_s)
+            call.admitted = counted
 
     def end(self, call: Written, tokens: float, now_s: float, *, exact: bool) -> None:
         """The call is over.
@@ -127,20 +133,27 @@ class Streamed:
         """
         self._pass(now_s)
         self._in_flight -= 1
-        self._flowing -= call.flowing
-        self._take(tokens - call.counted, now_s)
+        # By what characters come to as we know it now: what was counted wrongly for all calls
+        # together, the server has set right long since.
+        self._take(tokens - self._counted(call), now_s)
         self._admission.take(tokens - call.admitted, now_s)
+        stream_s = 0.0
+        if call.flowing_s is not None:
+            self._flowing -= 1
+            stream_s = now_s - call.flowing_s
         if exact and tokens > 0:
             self._ended = self._ended * _ENDED_KEPT + 1
             self._ended_tokens = self._ended_tokens * _ENDED_KEPT + tokens
             self._ended_s = self._ended_s * _ENDED_KEPT + max(1e-3, now_s - call.started_s)
+            self._ended_stream_s = self._ended_stream_s * _ENDED_KEPT + stream_s
             if call.characters:
                 self._known_characters = self._known_characters * _ENDED_KEPT + call.characters
-                self._known_tokens = self._known_tokens * _ENDED_KEPT + tokens
+                self._known_tokens = self._known_tokens * _ENDED_KEPT + tokens - call.at_once
 
     def told(self, limit: int, remaining: int, now_s: float) -> None:
         """The server said how much of its limit is left: it knows better than we do."""
         self._mirror.fill(now_s)
+        self._told_s = now_s
         if remaining == 0 or limit >= _TOLD_EXACTLY_FROM:
             share = min(1.0, (remaining + (_ROUNDED_BY / 2 if remaining else 0)) / limit)
             told = share * self._mirror.capacity
@@ -172,17 +185,27 @@ class Streamed:
         self._recent_stream_s = self._recent_stream_s * fade + self._flowing * passed_s
 
     def _gain(self) -> float:
-        return 1.0 + _GAIN * max(-1.0, min(1.0, (self.level - _AIM) / (1.0 - _AIM)))
+        most = _GAIN_UNKNOWN
+        if self._ended >= _ENDED_FOR_MEAN:
+            # What is begun too much streams as long as a call lasts, and the mirror holds little.
+            most = min(_GAIN, _MIRROR_S * self._ended / self._ended_s)
+        return 1.0 + most * max(-1.0, min(1.0, (self.level - _AIM) / (1.0 - _AIM)))
 
     def _calls_fed(self) -> float:
         """As many calls as the limit feeds, at the speed that calls have shown."""
-        if self._ended >= _ENDED_FOR_MEAN:
+        known = self._ended >= _ENDED_FOR_MEAN
+        if self._recent_stream_s >= _STREAMS_SEEN_S:
+            # A call also waits for its first word.
+            share = self._ended_stream_s / self._ended_s if known else 1.0
+            speed = share * self._recent_tokens / self._recent_stream_s
+        elif known:
             speed = self._ended_tokens / self._ended_s
-        elif self._recent_stream_s >= 0.2:
-            speed = self._recent_tokens / self._recent_stream_s
         else:
             speed = _FIRST_GUESS
         return max(1.0, self._gain() * self._mirror.per_s / max(speed, 1e-6))
+
+    def _counted(self, call: Written) -> float:
+        return call.at_once + call.characters / self._characters_per_token()
 
     def _characters_per_token(self) -> float:
         if self._known_tokens <= 0:
