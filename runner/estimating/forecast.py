@@ -105,8 +105,7 @@ def _by_sight(
     group: Group, seen: Sequence[Seen], price: Price | None, ground: Ground
 ) -> GroupForecast:
     """By documents of the same kind: their mean, and how sure it can be."""
-    warm, once = _as_warm(seen)
-    each = [sum((amounts_of(usage, price) for usage in calls), Amounts()) for calls in warm]
+    each = [sum((amounts_of(usage, price) for usage in one.calls), Amounts()) for one in seen]
     mean = sum(each, Amounts()) * (1 / len(each))
     left = _left(group, mean.output_tokens)
     sizes = [amounts.output_tokens + amounts.input_tokens / 10 for amounts in each]

@@ -81,19 +81,22 @@ def tokenizer(
     *,
     counted: Sequence[tuple[int, int]] = (),
     page_tokens: int | None = None,
-    written: tuple[int, int] | None = None,
+    sent: tuple[int, int] = (0, 0),
+    written: tuple[int, int] = (0, 0),
 ) -> Tokenizer:
     """What is known of a model's tokenizer, by what was counted, else by rule of thumb.
 
     Args:
         counted: characters and tokens of prompts that the API counted.
         page_tokens: what it counted for `PAGE`.
-        written: characters and tokens of documents that the model wrote.
+        sent, written: characters and tokens of what earlier calls read and wrote.
     """
     usual = (NEWER_FACTOR if is_newer(model) else 1.0) / CHARACTERS_PER_TOKEN
     characters, tokens = (sum(column) for column in zip((0, 0), *counted, strict=True))
+    if not (characters and tokens):
+        characters, tokens = sent
     prompt = tokens / characters if characters and tokens else usual
     document = usual if page_tokens is None else page_tokens / len(PAGE)
-    if written is not None and written[0] > 0 < written[1]:
+    if written[0] and written[1]:
         document = written[1] / written[0]
     return Tokenizer(prompt, document, len(counted))
