@@ -388,3 +388,28 @@ class WorkerRow:
     started_ms: int
     lease_until_ms: int
     alive: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownJob:
+    """What is there already of a job that is about to be submitted.
+
+    Args:
+        hash: of the prompt it is known under.
+        finish: how its document ended; None where it did not.
+        output_tokens: paid for so far, of an unfinished one.
+    """
+
+    hash: bytes
+    state: State
+    finish: Finish | None
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJob:
+    """A job whose document ended, and what each of its calls used."""
+
+    batch_key: int
+    spec: JobSpec
+    calls: tuple[Usage, ...]
