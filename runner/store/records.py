@@ -113,6 +113,19 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call may not be made now: its batch's budget has no room for it.
+
+    Args:
+        reason: in words for the reader.
+        paused: the batch is paused. Else calls of it still run, and the job waits for their ends.
+    """
+
+    reason: str
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CallStart:
     """What is known of a call before its request is sent.
 
@@ -349,11 +362,15 @@ class TextPiece:
 
 
 class OpenLane(NamedTuple):
-    """Jobs that wait to be claimed: those of one model within one batch that is not paused."""
+    """Jobs that wait to be claimed: those of one model within one batch that is not paused.
+
+    `most` is how many calls the batch's budget may have room for; None where nothing waits for it.
+    """
 
     batch_key: int
     model: str
     available: int
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
