@@ -40,7 +40,7 @@ async def open_client(*, simulate: bool) -> AsyncIterator[MessagesClient]:
             from runner.simulator import Simulator, SimulatorOptions
 
             simulator = await stack.enter_async_context(
-                Simulator(SimulatorOptions(tokens_per_second=1500))
+                Simulator(SimulatorOptions(tokens_per_second=1500, bills_kept=0))
             )
             # It behaves as the real API does, so nothing is to be done otherwise than there.
             client = MessagesClient(
