@@ -114,7 +114,8 @@ def reserve(connection: Connection, claim: Claim, start: CallStart) -> Refusal |
         "need_nano_usd": start.reservation.nano_usd if known else None,
         "need_output": start.reservation.output_tokens,
     }
-    if connection.execute(RESERVE, asked).rowcount:
+    priced = known or not start.reservation.needs_price
+    if priced and connection.execute(RESERVE, asked).rowcount:
         return None
     row = connection.execute(ASKED, asked).one()
     money, output = _left(row)
@@ -125,7 +126,7 @@ def reserve(connection: Connection, claim: Claim, start: CallStart) -> Refusal |
     }
     connection.execute(REFUSE, short)
     reason = storable(_words(claim, start, row))
-    hopeless = row.max_cost_nano_usd is not None and not known
+    hopeless = not known and (row.max_cost_nano_usd is not None or not priced)
     if row.reserved_output_tokens > 0 and not hopeless:
         return Refusal(reason, paused=False)
     connection.execute(PAUSE, {"of_batch": claim.batch_key, "reason": reason})
@@ -157,13 +158,14 @@ def _smallest(known: int | None, need: int | None, left: int | None) -> int | No
 
 def _words(claim: Claim, start: CallStart, row: Row[Any]) -> str:
     """Why a call is refused, for the reader."""
-    if row.max_cost_nano_usd is not None and start.rates is None:
+    need = start.reservation
+    if start.rates is None and (row.max_cost_nano_usd is not None or need.needs_price):
+        whose = "its" if row.max_cost_nano_usd is not None else f"job {claim.job_id}'s"
         return (
-            f"its budget `max_cost_usd` cannot be kept, for the price of {start.model} is not "
+            f"{whose} budget `max_cost_usd` cannot be kept, for the price of {start.model} is not "
             "known; give it under `prices` in the job file"
         )
     money, _ = _left(row)
-    need = start.reservation
     if money is not None and need.nano_usd > money:
         key, bound, spent = "max_cost_usd", _usd(row.max_cost_nano_usd), _usd(row.cost_nano_usd)
         aside, asks = _usd(row.reserved_nano_usd), f"cost {_usd(need.nano_usd)}"

@@ -106,10 +106,12 @@ class Reservation:
     Args:
         nano_usd: money; 0 where the price is unknown.
         output_tokens: output tokens.
+        needs_price: its job has a budget of its own, which is not kept without a price.
     """
 
     nano_usd: int = 0
     output_tokens: int = 0
+    needs_price: bool = False
 
 
 @dataclass(frozen=True, slots=True)

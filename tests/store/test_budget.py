@@ -178,6 +178,15 @@ async def test_a_budget_of_money_and_an_unknown_price(budgeted: Budgeted) -> Non
     assert (await budgeted.row()).paused is PauseCause.BUDGET
 
 
+async def test_a_job_s_own_budget_and_an_unknown_price(budgeted: Budgeted) -> None:
+    await budgeted.submit()
+    (claim,) = await budgeted.claim()
+    with pytest.raises(BudgetReached, match="job j0's budget `max_cost_usd`") as caught:
+        await budgeted.begin(claim, rates=None, reservation=Reservation(0, 5, needs_price=True))
+    assert caught.value.paused
+    assert await budgeted.reserved() == (0, 0)
+
+
 async def test_without_a_budget_an_unknown_price_is_no_hindrance(budgeted: Budgeted) -> None:
     await budgeted.submit()
     (claim,) = await budgeted.claim()
