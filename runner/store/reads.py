@@ -20,6 +20,8 @@ from runner.jobs.spec import JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import memory
+from runner.store.budget import COLUMNS as BUDGET_COLUMNS
+from runner.store.budget import fitting
 from runner.store.calls import HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
 from runner.store.patience import Patience
@@ -188,7 +190,7 @@ class Reader:
 
     async def open_lanes(self, batch_keys: Collection[int] | None) -> list[OpenLane]:
         statement = (
-            select(job_count.c.batch_key, job_count.c.model, job_count.c.jobs)
+            select(job_count.c.batch_key, job_count.c.model, job_count.c.jobs, *BUDGET_COLUMNS)
             .join(batch, batch.c.key == job_count.c.batch_key)
             .where(
                 job_count.c.state == State.AVAILABLE,
@@ -199,7 +201,11 @@ class Reader:
         )
         if batch_keys is not None:
             statement = statement.where(job_count.c.batch_key.in_(batch_keys))
-        return [OpenLane(row.batch_key, row.model, row.jobs) for row in await self.rows(statement)]
+        lanes = [
+            OpenLane(row.batch_key, row.model, row.jobs, fitting(row))
+            for row in await self.rows(statement)
+        ]
+        return [lane for lane in lanes if lane.most != 0]
 
     async def next_due_ms(self, batch_keys: Collection[int] | None) -> int | None:
         statement = (

@@ -106,10 +106,25 @@ class Reservation:
     Args:
         nano_usd: money; 0 where the price is unknown.
         output_tokens: output tokens.
+        needs_price: its job has a budget of its own, which is not kept without a price.
     """
 
     nano_usd: int = 0
     output_tokens: int = 0
+    needs_price: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call may not be made now: its batch's budget has no room for it.
+
+    Args:
+        reason: in words for the reader.
+        paused: the batch is paused. Else calls of it still run, and the job waits for their ends.
+    """
+
+    reason: str
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,11 +382,15 @@ class TextPiece:
 
 
 class OpenLane(NamedTuple):
-    """Jobs that wait to be claimed: those of one model within one batch that is not paused."""
+    """Jobs that wait to be claimed: those of one model within one batch that is not paused.
+
+    `most` is how many calls the batch's budget may have room for; None where nothing waits for it.
+    """
 
     batch_key: int
     model: str
     available: int
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,7 @@ call = Table(
     Column("lost_output_tokens", Whole, nullable=False, server_default=text("0"), comment="its output that never entered the document: a rejected reply, last words repeated on request"),
     Column("dropped_output_tokens", Whole, nullable=False, server_default=text("0"), comment="output of earlier calls that left the document when it began"),
     Column("reserved_nano_usd", Whole, nullable=False, server_default=text("0"), comment="set aside for it when it began, in nano-dollars"),
+    Column("reserved_output_tokens", Whole, nullable=False, server_default=text("0"), comment="likewise, in output tokens"),
     *(
         Column(f"{kind}_price", Whole, comment=f"{words}, in nano-dollars a million tokens, as it was that day; NULL where it is not known")
         for kind, words in (

@@ -38,7 +38,10 @@ PUT_BATCH: Final = """\
 INSERT INTO batch (name, limits, max_cost_nano_usd, max_output_tokens, simulated, created_ms)
 VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET limits = excluded.limits,
-  max_cost_nano_usd = excluded.max_cost_nano_usd, max_output_tokens = excluded.max_output_tokens
+  max_cost_nano_usd = excluded.max_cost_nano_usd, max_output_tokens = excluded.max_output_tokens,
+  pause_reason = CASE WHEN paused = 'budget' AND limits <> excluded.limits THEN NULL
+    ELSE pause_reason END,
+  paused = CASE WHEN paused = 'budget' AND limits <> excluded.limits THEN NULL ELSE paused END
 RETURNING key
 """
 SIMULATED: Final = "SELECT simulated FROM batch WHERE name = ?"
