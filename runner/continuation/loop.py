@@ -98,6 +98,21 @@ class ContinuationLoop:
         near = self._room.is_near(plan.resume_at, self.traits.context_window)
         return Send(self.calls + 1, plan, self._max_tokens(), near)
 
+    def input_tokens(self, send: Send) -> int:
+        """Tokens that the whole input of the request for `send` comes to, by estimate."""
+        return self._room.tokens(send.plan.resume_at)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, as the API counted them or by estimate."""
+        return self._room.prompt_tokens
+
+    @property
+    def counted_input(self) -> tuple[int, int] | None:
+        """The last request that the API counted: its tokens, and the characters of the document
+        that it held; None: none yet."""
+        return self._room.counted
+
     def counted(self, send: Send, input_tokens: int) -> Finished | None:
         """The API counted the request for `send`; the end, where it leaves no room to go on."""
         self._room.note(send.plan.resume_at, Usage(input_tokens=input_tokens))

@@ -30,6 +30,7 @@ class Room:
         self._tokens = estimate_tokens(_text_length(spec.messages) + _text_length(spec.system))
         self._characters = 0  # of the document, in those tokens
         self._counted = False
+        self._prompt_tokens = self._tokens
         self._tokens_per_character = 1 / 4
 
     def note(self, document_characters: int, usage: Usage) -> None:
@@ -41,6 +42,19 @@ class Room:
         if self._counted and grown > 0 and tokens > self._tokens:
             self._tokens_per_character = (tokens - self._tokens) / grown
         self._tokens, self._characters, self._counted = tokens, document_characters, True
+        if document_characters == 0:
+            self._prompt_tokens = tokens
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt alone."""
+        return self._prompt_tokens
+
+    @property
+    def counted(self) -> tuple[int, int] | None:
+        """The last request that the API counted: its tokens, and the characters of the document
+        that it held; None: none yet."""
+        return (self._tokens, self._characters) if self._counted else None
 
     def tokens(self, document_characters: int) -> int:
         """Tokens of a request that holds so many characters of the document."""

@@ -29,8 +29,10 @@ class Usage:
     """Tokens of one call, as the API counts them.
 
     `input_tokens` excludes what was written to or read from the prompt cache; the whole input is
-    the sum of the first three fields. `estimated` is True where the stream broke before the API
-    said its final count: then `output_tokens` is our own estimate.
+    the sum of the first three fields. `cache_creation_1h_input_tokens` are those of
+    `cache_creation_input_tokens` that were written for an hour; the others were for 5 minutes.
+    `estimated` is True where the stream broke before the API said its final count: then
+    `output_tokens` is our own estimate.
     """
 
     input_tokens: int = 0
@@ -38,10 +40,27 @@ class Usage:
     cache_read_input_tokens: int = 0
     output_tokens: int = 0
     estimated: bool = False
+    cache_creation_1h_input_tokens: int = 0
 
     @property
     def total_input_tokens(self) -> int:
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a call cost, and how much of what was paid for is of use.
+
+    Args:
+        cost_nano_usd: in nano-dollars; None where the price is not known.
+        prompt_tokens: the part of the input that is the prompt; None where nobody can tell.
+        lost_output_tokens: output that never entered the document: a rejected reply, the last
+            words repeated on request.
+    """
+
+    cost_nano_usd: int | None = None
+    prompt_tokens: int | None = None
+    lost_output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +76,9 @@ class CallOutcome:
         verdict: what is known of the seam; None where there is none, or nothing is known.
         rejected: the text of a reply that did not go on with the document, kept for the curious;
             it never enters the document.
+        charge: what it cost.
+        text_characters: characters of the answer, kept or not, thinking included.
+        input_characters: characters of the request's texts.
     """
 
     stop_reason: str | None
@@ -67,6 +89,9 @@ class CallOutcome:
     error: str | None = None
     verdict: Verdict | None = None
     rejected: str | None = None
+    charge: Charge = Charge()
+    text_characters: int = 0
+    input_characters: int = 0
 
 
 # English prose comes to about four characters a token.

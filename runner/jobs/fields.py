@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from runner.jobs.call import Strategy
@@ -10,15 +9,24 @@ from runner.jobs.conditions import check_until
 from runner.jobs.conversation import check_messages, check_system
 from runner.jobs.keys import KNOWN, REFUSED_PARAMS, SAMPLING, misspelt_field, unknown_key
 from runner.jobs.model_names import takes_sampling, thinking_refused
+from runner.jobs.price import nano_usd
 from runner.jobs.problems import Path, Report, quoted
 from runner.jobs.spec import (
     ID_PATTERN,
-    BatchLimits,
+    Caching,
     ContinuationSpec,
     JobSpec,
     Json,
     OnUnverifiedSeam,
     Until,
+)
+from runner.jobs.values import (
+    check_int,
+    check_mapping,
+    check_model,
+    check_money,
+    check_one_of,
+    is_text,
 )
 
 # Generous bounds: they are there for slips of the keyboard, not to know better than the API.
@@ -28,12 +36,9 @@ MAX_CALLS = 100_000
 MAX_SEAM_RETRIES = 10
 MAX_NUDGES = 100
 MAX_PRIORITY = 1_000_000
-MAX_CONCURRENCY = 1_000  # connections the client keeps
-MAX_ATTEMPTS = 1_000
 
 ID_RULE = "Use 1 to 64 of the letters a-z and A-Z, digits, _ and -."
 
-_MODEL = re.compile(r"[!-~]{1,256}")
 _DEFAULT_CONTINUATION = ContinuationSpec()
 _BOUNDS = {  # of `continuation`: the least and the most
     "max_calls": (1, MAX_CALLS),
@@ -103,6 +108,7 @@ def build_job(id: str | None, fields: Mapping[str, Json], report: Report) -> Job
         until=_until(fields.get("until")),
         metadata=_NO_JSON if metadata is None else metadata,
         priority=fields.get("priority") or 0,
+        caching=Caching(fields.get("caching", Caching.AUTO)),
     )
 
 
@@ -117,49 +123,31 @@ def check_fields(fields: Mapping[str, Json], report: Report) -> ContinuationSpec
         if value is None and key not in _TOLD_ELSEWHERE:
             report((key,), "there is nothing after this key", "Give it a value or take it out.")
         elif key == "model":
-            _check_model(value, report, (key,))
+            check_model(value, report, (key,))
         elif key == "max_tokens":
             if value != "auto" or not isinstance(value, str):
-                _check_int(value, report, (key,), 1, MAX_TOKENS, or_else="`auto`")
+                check_int(value, report, (key,), 1, MAX_TOKENS, or_else="`auto`")
         elif key == "system":
             check_system(value, report)
         elif key == "stop_sequences":
             _check_stop_sequences(value, report)
         elif key in ("thinking", "output_config"):
-            _check_mapping(value, report, (key,))
-            if key == "thinking" and isinstance(value, Mapping) and not _is_text(value.get("type")):
+            check_mapping(value, report, (key,))
+            if key == "thinking" and isinstance(value, Mapping) and not is_text(value.get("type")):
                 report((key,), "the type is missing", "Write `thinking: {type: …}`.")
         elif key == "metadata":
-            _check_mapping(value, report, (key,))
+            check_mapping(value, report, (key,))
         elif key == "priority":
-            _check_int(value, report, (key,), -MAX_PRIORITY, MAX_PRIORITY)
+            check_int(value, report, (key,), -MAX_PRIORITY, MAX_PRIORITY)
         elif key == "params":
             _check_params(value, report)
         elif key == "continuation":
             continuation = _read_continuation(value, report)
         elif key == "until":
             check_until(value, report)
+        elif key == "caching":
+            check_one_of(value, report, (key,), tuple(Caching))
     return continuation
-
-
-def read_limits(value: Json, report: Report) -> BatchLimits:
-    """The batch's limits; what is wrong is reported, by paths that begin with `limits`."""
-    path: Path = ("limits",)
-    if not _check_mapping(value, report, path):
-        return BatchLimits()
-    check_keys(value, "`limits`", report, path)
-    read: dict[str, Json] = {}
-    for key, most in (("concurrency", MAX_CONCURRENCY), ("max_attempts", MAX_ATTEMPTS)):
-        if key in value and _check_int(value[key], report, (*path, key), 1, most):
-            read[key] = value[key]
-    here = (*path, "concurrency_by_model")
-    by_model = value.get("concurrency_by_model", {})
-    if _check_mapping(by_model, report, here):
-        for model, number in by_model.items():
-            _check_model(model, report, (*here, model))
-            _check_int(number, report, (*here, model), 1, MAX_CONCURRENCY)
-        read["concurrency_by_model"] = dict(by_model)
-    return BatchLimits(**read)
 
 
 def _read_messages(fields: Mapping[str, Json], report: Report) -> tuple[Mapping[str, Json], ...]:
@@ -185,36 +173,13 @@ def _read_messages(fields: Mapping[str, Json], report: Report) -> tuple[Mapping[
     return ()
 
 
-def _check_model(value: Json, report: Report, path: Path) -> None:
-    if not isinstance(value, str) or not _MODEL.fullmatch(value):
-        report(path, f"{quoted(value)} is no model name", "Write one such as `claude-haiku-4-5`.")
-
-
-def _check_int(
-    value: Json, report: Report, path: Path, least: int, most: int, *, or_else: str = ""
-) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-        return True
-    either = f", or {or_else}" if or_else else ""
-    fix = f"Write a whole number from {least} to {most}{either}."
-    report(path, f"this is {quoted(value)}", fix)
-    return False
-
-
-def _check_mapping(value: Json, report: Report, path: Path) -> bool:
-    if isinstance(value, Mapping):
-        return True
-    report(path, f"this is {quoted(value)}", f"Write a mapping: `{path[-1]}: {{key: value}}`.")
-    return False
-
-
 def _check_stop_sequences(value: Json, report: Report) -> None:
     path: Path = ("stop_sequences",)
     if not isinstance(value, list):
         report(path, f"this is {quoted(value)}", 'Write a list: `["…"]`.')
         return
     for index, text in enumerate(value):
-        if not _is_text(text):
+        if not is_text(text):
             report(
                 (*path, index),
                 f"a stop sequence is a text that is not blank, and this is {quoted(text)}",
@@ -224,7 +189,7 @@ def _check_stop_sequences(value: Json, report: Report) -> None:
 
 def _check_params(value: Json, report: Report) -> None:
     path: Path = ("params",)
-    if _check_mapping(value, report, path):
+    if check_mapping(value, report, path):
         for key in value:
             if key in REFUSED_PARAMS:
                 why, fix = REFUSED_PARAMS[key]
@@ -250,7 +215,7 @@ def _check_against_model(model: str, fields: Mapping[str, Json], report: Report)
 
 def _read_continuation(value: Json, report: Report) -> ContinuationSpec:
     path: Path = ("continuation",)
-    if not _check_mapping(value, report, path):
+    if not check_mapping(value, report, path):
         return _DEFAULT_CONTINUATION
     before = report.count
     check_keys(value, "`continuation`", report, path)
@@ -264,19 +229,19 @@ def _read_continuation(value: Json, report: Report) -> ContinuationSpec:
         report((*path, "on_unverified_seam"), f"this is {quoted(policy)}", fix)
     for key, (least, most) in _BOUNDS.items():
         if key in value:
-            _check_int(value[key], report, (*path, key), least, most)
+            check_int(value[key], report, (*path, key), least, most)
+    cost = value.get("max_cost_usd")
+    if "max_cost_usd" in value:
+        check_money(cost, report, (*path, "max_cost_usd"))
     if report.count != before:
         return _DEFAULT_CONTINUATION
     return ContinuationSpec(
         strategy=None if strategy == "auto" else Strategy(strategy),
         on_unverified_seam=OnUnverifiedSeam(policy),
+        max_cost_nano_usd=None if cost is None else nano_usd(cost),
         **{key: value[key] for key in _BOUNDS if key in value},
     )
 
 
 def _until(value: Json) -> Until | None:
     return None if value is None else Until.from_json(value)
-
-
-def _is_text(value: Json) -> bool:
-    return isinstance(value, str) and bool(value) and not value.isspace()

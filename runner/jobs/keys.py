@@ -19,12 +19,26 @@ SHARED = (
     "params",
     "continuation",
     "until",
+    "caching",
 )
 
 # By the name of the level, as messages write it.
 KNOWN: dict[str, tuple[str, ...]] = {
-    "the top level": ("version", "batch", "defaults", "limits", "jobs"),
-    "`limits`": ("concurrency", "concurrency_by_model", "max_attempts"),
+    "the top level": ("version", "batch", "defaults", "limits", "prices", "jobs"),
+    "`limits`": (
+        "concurrency",
+        "concurrency_by_model",
+        "max_attempts",
+        "max_cost_usd",
+        "max_output_tokens",
+        "budget",
+        "confirm_above_usd",
+        "requests_per_minute",
+        "input_tokens_per_minute",
+        "output_tokens_per_minute",
+        "breaker",
+    ),
+    "a price": ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read"),
     "`defaults`": SHARED,
     "a job": JOB_ONLY + SHARED,
     "`continuation`": (
@@ -34,34 +48,11 @@ KNOWN: dict[str, tuple[str, ...]] = {
         "seam_retries",
         "on_unverified_seam",
         "max_nudges",
+        "max_cost_usd",
     ),
     "`until`": ("contains", "matches", "min_words", "min_chars", "closes_tags", "all", "stop"),
     "a message": ("role", "content"),
     "a request": ("custom_id", "params"),
-}
-
-_NO_BUDGET = (
-    "this version does not enforce a budget in money yet",
-    "Bound each document with `continuation: {max_calls: …, max_output_tokens: …}`.",
-)
-_NO_PACE = (
-    "this version does not keep to a rate of your own yet",
-    "Lower `limits.concurrency`; the API's own rate limits are kept to.",
-)
-
-# Keys of the design that this version would not act on. Taken silently, they would be promises.
-NOT_YET: dict[str, tuple[str, str]] = {
-    **dict.fromkeys(
-        ("max_cost_usd", "confirm_above_usd", "budget", "prices"),
-        _NO_BUDGET,
-    ),
-    **dict.fromkeys(
-        ("requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute"), _NO_PACE
-    ),
-    "caching": (
-        "this version has no setting for prompt caching",
-        "Put the API's own `cache_control` under `params`.",
-    ),
 }
 
 # Older models and local ones take these in `params`; which ones refuse them is checked apart.
@@ -108,8 +99,6 @@ _OTHER_WORDS = {
 
 def unknown_key(key: str, level: str) -> tuple[str, str]:
     """What is wrong with a key that `level` does not have, and the fix."""
-    if key in NOT_YET:
-        return NOT_YET[key]
     if level in ("a job", "`defaults`"):
         if key in REFUSED_PARAMS and REFUSED_PARAMS[key] is not _OWN_KEY:
             return REFUSED_PARAMS[key]

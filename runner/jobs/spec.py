@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from runner.jobs.call import Strategy
+from runner.jobs.price import Rates
 
 Json = Any  # a value that json.loads can return; its shape is the API's business, not ours
 
@@ -25,6 +26,20 @@ class OnUnverifiedSeam(StrEnum):
     FAIL = "fail"
 
 
+class Budget(StrEnum):
+    """What is set aside of a batch's budget before a call."""
+
+    WORST = "worst"  # the most it can cost: the batch never passes its budget
+    EXPECTED = "expected"  # what such calls have cost so far: more calls at once, and a thin risk
+
+
+class Caching(StrEnum):
+    """Whether prompt caching is used where it pays."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class ContinuationSpec:
     """Bounds of the continuation loop.
@@ -36,6 +51,7 @@ class ContinuationSpec:
         seam_retries: how often a reply that does not go on with the document is asked for again.
         on_unverified_seam: what then: let the text in with the seam flagged, or fail the job.
         max_nudges: how often a model that ended its turn before `until` is met is asked to go on.
+        max_cost_nano_usd: what all its calls together may cost, in nano-dollars; None is no bound.
     """
 
     strategy: Strategy | None = None
@@ -44,6 +60,7 @@ class ContinuationSpec:
     seam_retries: int = 2
     on_unverified_seam: OnUnverifiedSeam = OnUnverifiedSeam.FLAG
     max_nudges: int = 2
+    max_cost_nano_usd: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +141,7 @@ class JobSpec:
     until: Until | None = None
     metadata: Mapping[str, Json] = field(default_factory=dict)
     priority: int = 0
+    caching: Caching = Caching.AUTO
 
     def shape(self) -> dict[str, Json]:
         """All that shapes the answer, as JSON. Bounds, metadata and priority do not: they may be
@@ -150,8 +168,10 @@ class JobSpec:
             "seam_retries": self.continuation.seam_retries,
             "on_unverified_seam": self.continuation.on_unverified_seam,
             "max_nudges": self.continuation.max_nudges,
+            "max_cost_nano_usd": self.continuation.max_cost_nano_usd,
             "metadata": dict(self.metadata),
             "priority": self.priority,
+            "caching": self.caching,
         }
 
     @staticmethod
@@ -175,10 +195,12 @@ class JobSpec:
                 seam_retries=settings["seam_retries"],
                 on_unverified_seam=OnUnverifiedSeam(settings["on_unverified_seam"]),
                 max_nudges=settings.get("max_nudges", ContinuationSpec().max_nudges),
+                max_cost_nano_usd=settings.get("max_cost_nano_usd"),
             ),
             until=None if until is None else Until.from_json(until),
             metadata=settings["metadata"],
             priority=settings["priority"],
+            caching=Caching(settings.get("caching", Caching.AUTO)),
         )
 
 
@@ -201,11 +223,28 @@ class BatchLimits:
         concurrency_by_model: the same for single models, by name.
         max_attempts: errors worth another try that a job may meet in a row, without one saved
             character between them, before it is discarded.
+        max_cost_nano_usd: what all its calls may cost, in nano-dollars; None is no bound.
+        max_output_tokens: output tokens of all its calls; None is no bound.
+        budget: what is set aside for a call before it is made.
+        confirm_above_nano_usd: a person at a terminal is asked before a run that may cost more.
+        requests_per_minute, input_tokens_per_minute, output_tokens_per_minute: the most it may use
+            of the API's rate limits; None leaves it to what the API tells.
+        breaker: pause when the same error discards one job after another.
+        prices: of models whose price is not known, or not the usual one, by name.
     """
 
     concurrency: int = 20
     concurrency_by_model: Mapping[str, int] = field(default_factory=dict)
     max_attempts: int = 10
+    max_cost_nano_usd: int | None = None
+    max_output_tokens: int | None = None
+    budget: Budget = Budget.WORST
+    confirm_above_nano_usd: int | None = None
+    requests_per_minute: int | None = None
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    breaker: bool = True
+    prices: Mapping[str, Rates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

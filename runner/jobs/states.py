@@ -89,6 +89,7 @@ class Finish(StrEnum):
     CONTEXT_WINDOW = "context_window"
     STALLED = "stalled"
     EARLY_END = "early_end"
+    MAX_COST = "max_cost"
 
     @property
     def complete(self) -> bool:

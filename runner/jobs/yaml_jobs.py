@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path as FilePath
 
-from runner.jobs.fields import ID_RULE, build_job, check_fields, check_id, check_keys, read_limits
+from runner.jobs.fields import ID_RULE, build_job, check_fields, check_id, check_keys
 from runner.jobs.files import MAX_YAML_BYTES, Unreadable, read_text
 from runner.jobs.filling import FILLED, Filling, name_unreadable
 from runner.jobs.keys import KNOWN
+from runner.jobs.limits import read_limits, read_prices
 from runner.jobs.nodes import Node, find, find_nearest
 from runner.jobs.problems import Path, Problem, Problems, Report, dotted, plain, quoted
 from runner.jobs.rows import Rows
@@ -115,6 +117,8 @@ class YamlJobs:
                 report(("batch",), f"{quoted(name)} cannot be a batch's name", ID_RULE)
         if "limits" in head:
             self.limits = read_limits(head["limits"], report)
+        if "prices" in head:
+            self.limits = replace(self.limits, prices=read_prices(head["prices"], report))
         if "defaults" in head:
             self._read_defaults(root.keys["defaults"][1], problems, report)
         jobs = root.keys["jobs"][1] if "jobs" in root.keys else None

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import anthropic
@@ -23,7 +23,7 @@ import jiter
 
 from runner import faults
 from runner.errors import UsageError
-from runner.jobs.call import CallOutcome
+from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.traits import ModelTraits
 from runner.messages import models
 from runner.messages.classify import Failure, call_error
@@ -55,6 +55,19 @@ _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
 
 # A server that is not Anthropic's mostly wants no key, but the SDK sends no request without one.
 _NO_KEY = "no-key"
+
+
+class StreamWatch(Protocol):
+    """Is told how a call fares, besides its text."""
+
+    def began(self, rate_limits: RateLimits) -> None:
+        """The answer's headers came."""
+
+    def counted(self, usage: Usage) -> None:
+        """The API has told how the input is billed; told once."""
+
+    def wrote(self, characters: int) -> None:
+        """So many more characters were written, thinking included."""
 
 
 class MessagesClient:
@@ -167,11 +180,14 @@ class MessagesClient:
         await self._sdk.close()
 
     @asynccontextmanager
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[CallStream]:
+    async def stream(
+        self, body: Mapping[str, Any], watch: StreamWatch | None = None
+    ) -> AsyncIterator[CallStream]:
         """Send a request and give its answer as it comes. Leaving early ends the answer there.
 
         Args:
             body: the request's fields, sent as they are; `stream` is added.
+            watch: is told how it fares.
 
         Raises:
             CallError: the request was refused, or got no answer.
@@ -196,7 +212,7 @@ class MessagesClient:
         except (anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS) as error:
             raise self._refused(error) from error
         faults.hit("request.headers")
-        call = CallStream(response.http_response, self._read_timeout_s, self._secrets)
+        call = CallStream(response.http_response, self._read_timeout_s, self._secrets, watch)
         try:
             call.check_content_type()
             yield call
@@ -239,7 +255,11 @@ class CallStream:
     """
 
     def __init__(
-        self, response: httpx2.Response, read_timeout_s: float, secrets: tuple[str, ...]
+        self,
+        response: httpx2.Response,
+        read_timeout_s: float,
+        secrets: tuple[str, ...],
+        watch: StreamWatch | None = None,
     ) -> None:
         self.request_id = response.headers.get("request-id")
         self.rate_limits = RateLimits.from_headers(response.headers)
@@ -252,6 +272,11 @@ class CallStream:
         self._steps = 0
         self._last_step = time.monotonic()
         self._error: CallError | None = None
+        self._watch = watch
+        self._counted = False
+        self._told_characters = 0
+        if watch is not None:
+            watch.began(self.rate_limits)
 
     @property
     def outcome(self) -> CallOutcome:
@@ -318,7 +343,18 @@ class CallStream:
         except CallError as error:
             self._error = error
         self._watch_progress()
+        if self._watch is not None:
+            self._tell(self._watch)
         return "".join(pieces)
+
+    def _tell(self, watch: StreamWatch) -> None:
+        reply = self._reply
+        if not self._counted and (usage := reply.input_usage) is not None:
+            self._counted = True
+            watch.counted(usage)
+        if (more := reply.characters - self._told_characters) > 0:
+            self._told_characters = reply.characters
+            watch.wrote(more)
 
     def _watch_progress(self) -> None:
         """Break off a stream that lives but brings nothing, as an endless row of pings does."""

@@ -43,6 +43,7 @@ class Reply:
         "_text_characters",
         "_text_started",
         "_unseen_characters",
+        "_written_for_an_hour",
         "finished",
         "steps",
         "writing",
@@ -59,6 +60,7 @@ class Reply:
         self._text_started: set[Any] = set()  # indices of the text blocks that were started
         self._counts: dict[str, int] = {}
         self._counts_are_final = False
+        self._written_for_an_hour: int | None = None
         self._stop_reason: str | None = None
         self._stop_sequence: str | None = None
         self._stop_details: Mapping[str, Any] | None = None
@@ -150,18 +152,39 @@ class Reply:
             # An input does not shrink: a 0 in a later event is a server that says it only once.
             if (count := _tokens(usage.get(name))) is not None:
                 self._counts[name] = max(count, self._counts.get(name, 0))
+        written = usage.get("cache_creation")
+        if isinstance(written, dict):
+            hour = _tokens(written.get("ephemeral_1h_input_tokens"))
+            self._written_for_an_hour = hour if hour is not None else self._written_for_an_hour
         output = _tokens(usage.get("output_tokens"))
         # The first event only holds a placeholder: told again later, it must not undo a real count.
         if output is not None and (final or not self._counts_are_final):
             self._counts["output_tokens"] = output
             self._counts_are_final = self._counts_are_final or final
 
+    @property
+    def characters(self) -> int:
+        """Characters that were written so far, thinking included."""
+        return self._text_characters + self._unseen_characters
+
+    @property
+    def input_usage(self) -> Usage | None:
+        """How the input is billed; None before the API has told it."""
+        if "input_tokens" not in self._counts:
+            return None
+        counts = {name: self._counts.get(name, 0) for name in _INPUT_COUNTS}
+        return Usage(
+            **counts, cache_creation_1h_input_tokens=self._written_for_an_hour or 0, estimated=True
+        )
+
     def outcome(self, error: str | None = None) -> CallOutcome:
         """What is known of the call now. Before the end, its output is our own estimate."""
         counts = dict(self._counts)
+        if (hour := self._written_for_an_hour) is not None:
+            counts["cache_creation_1h_input_tokens"] = hour
         estimated = not self.finished or not self._counts_are_final
         if estimated:
-            seen = estimate_tokens(self._text_characters + self._unseen_characters)
+            seen = estimate_tokens(self.characters)
             counts["output_tokens"] = max(counts.get("output_tokens", 0), seen)
         return CallOutcome(
             stop_reason=self._stop_reason if self.finished else None,
@@ -170,6 +193,7 @@ class Reply:
             usage=Usage(**counts, estimated=estimated),
             request_id=self._request_id,
             error=error,
+            text_characters=self.characters,
         )
 
     def broken(self, what: str, *, type: str = "broken_stream") -> CallError:

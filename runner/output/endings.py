@@ -42,6 +42,7 @@ _CAUSES = {
     Finish.CONTEXT_WINDOW: "prompt and document fill the model's context window",
     Finish.STALLED: "it made no progress, or went in circles",
     Finish.EARLY_END: "the model stopped before the condition of `until` was met",
+    Finish.MAX_COST: "its next call could have passed max_cost_usd",
 }
 
 _ADVICE = {
@@ -51,6 +52,7 @@ _ADVICE = {
     Finish.MAX_OUTPUT_TOKENS: "`runner retry JOB` lets it go on for as many tokens again.",
     Finish.CONTEXT_WINDOW: "Split the prompt into parts of its own, or take a model with a larger "
     "window, and submit it with --replace.",
+    Finish.MAX_COST: "`runner retry JOB` lets it go on for as much money again.",
     Finish.STALLED: "Read the end of the text, then change the prompt or raise max_tokens, and "
     "submit it with --replace.",
     Finish.EARLY_END: "Read the end of the text; change `until` or the prompt and submit it with "

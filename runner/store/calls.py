@@ -15,6 +15,7 @@ from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
+from runner.store.learned import learn
 from runner.store.records import CallStart, Claim
 from runner.store.schema import batch, call, chunk, job, state_in, usage_columns
 
@@ -26,7 +27,21 @@ HELD: Final = (
 )
 HOLDS: Final = select(job.c.key).where(*HELD)
 
-_BEGUN = ("number", "strategy", "resume_at", "max_tokens", "model", "started_ms")
+_RATES = ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read")
+_BEGUN = (
+    "number",
+    "strategy",
+    "resume_at",
+    "max_tokens",
+    "model",
+    "started_ms",
+    "input_tokens",
+    "usage_estimated",
+    "prompt_tokens",
+    "dropped_output_tokens",
+    "reserved_nano_usd",
+    *(f"{kind}_price" for kind in _RATES),
+)
 BEGIN: Final = (
     call.insert()
     .from_select(
@@ -72,6 +87,9 @@ END: Final = (
                 "request_id",
                 "error",
                 "rejected",
+                "prompt_tokens",
+                "lost_output_tokens",
+                "cost_nano_usd",
                 *(column.name for column in usage_columns(call)),
             )
         }
@@ -90,6 +108,9 @@ ADD_USAGE: Final = (
     .where(batch.c.key == bindparam("of_batch"))
     .values(
         calls=batch.c.calls + literal_column("1"),
+        cost_nano_usd=batch.c.cost_nano_usd + bindparam("cost"),
+        unpriced_calls=batch.c.unpriced_calls + bindparam("unpriced"),
+        spent_output_tokens=batch.c.spent_output_tokens + bindparam("call_output_tokens"),
         usage_estimated=func.max(batch.c.usage_estimated, bindparam("call_usage_estimated")),
         **{
             column.name: column + bindparam(f"call_{column.name}")
@@ -119,10 +140,20 @@ def fence(claim: Claim) -> dict[str, object]:
 
 def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -> int:
     """Write down a call that is about to be sent; its key."""
+    rates = start.rates
     rows = connection.execute(
         BEGIN,
         {
             **fence(claim),
+            "call_input_tokens": start.input_tokens,
+            "call_usage_estimated": 1,
+            "call_prompt_tokens": start.prompt_tokens,
+            "call_dropped_output_tokens": start.dropped_output_tokens,
+            "call_reserved_nano_usd": start.reservation.nano_usd,
+            **{
+                f"call_{kind}_price": None if rates is None else getattr(rates, kind)
+                for kind in _RATES
+            },
             "call_number": start.number,
             "call_strategy": start.strategy,
             "call_resume_at": start.resume_at,
@@ -174,7 +205,7 @@ def close(
     now_ms: int,
 ) -> None:
     """The same, where the fence was passed already."""
-    usage, details = outcome.usage, outcome.stop_details
+    usage, details, charge = outcome.usage, outcome.stop_details, outcome.charge
     values: dict[str, object] = {
         "call_key": call_key,
         "of_job": job_key,
@@ -191,10 +222,17 @@ def close(
         "call_cache_creation_input_tokens": usage.cache_creation_input_tokens,
         "call_cache_read_input_tokens": usage.cache_read_input_tokens,
         "call_output_tokens": usage.output_tokens,
+        "call_cache_creation_1h_input_tokens": usage.cache_creation_1h_input_tokens,
         "call_usage_estimated": int(usage.estimated),
+        "call_prompt_tokens": charge.prompt_tokens,
+        "call_lost_output_tokens": charge.lost_output_tokens,
+        "call_cost_nano_usd": charge.cost_nano_usd,
+        "cost": charge.cost_nano_usd or 0,
+        "unpriced": int(charge.cost_nano_usd is None),
     }
     if connection.execute(END, values).rowcount:
         connection.execute(ADD_USAGE, values)
+        learn(connection, batch_key, call_key, outcome)
         if outcome.stop_reason is None:
             note_broken_call(connection, call_key, now_ms, outcome.error)
 

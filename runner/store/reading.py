@@ -26,6 +26,7 @@ from runner.store.records import (
     Held,
     JobEvent,
     JobRow,
+    LearnedCalls,
     LoadedJob,
     OpenLane,
     SavedCall,
@@ -177,6 +178,10 @@ class ReadingStore:
     async def unfinished(self, batch_keys: Collection[int] | None = None) -> int:
         """How many jobs are not final."""
         return await self._reader.unfinished(batch_keys)
+
+    async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
+        """What the calls of a batch and model have been like, by their number in their jobs."""
+        return await self._reader.learned(batch_key, model)
 
     async def remembered(self, endpoint: str, model: str) -> PrefillAnswer | None:
         """How a model answered a prefill, behind an endpoint; None: nobody has seen it yet."""

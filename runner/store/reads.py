@@ -30,6 +30,7 @@ from runner.store.records import (
     Held,
     JobEvent,
     JobRow,
+    LearnedCalls,
     LoadedJob,
     OpenLane,
     PauseCause,
@@ -54,6 +55,7 @@ from runner.store.schema import (
     job_count,
     job_event,
     job_spec,
+    learned,
     state_in,
     worker,
 )
@@ -160,6 +162,11 @@ class Reader:
                 calls=row.calls,
                 usage=usage_of(row),
                 simulated=bool(row.simulated),
+                cost_nano_usd=row.cost_nano_usd,
+                spent_output_tokens=row.spent_output_tokens,
+                reserved_nano_usd=row.reserved_nano_usd,
+                reserved_output_tokens=row.reserved_output_tokens,
+                unpriced_calls=row.unpriced_calls,
             )
             for row in rows
         ]
@@ -287,6 +294,14 @@ class Reader:
         if not await self.rows(HOLDS, fence(claim)):
             raise lost(claim)
         return LoadedJob(spec, tuple(calls), next_seq, counted_from)
+
+    async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
+        statement = (
+            select(*list(learned.c)[2:])
+            .where(learned.c.batch_key == batch_key, learned.c.model == model)
+            .order_by(learned.c.number)
+        )
+        return [LearnedCalls(**row._mapping) for row in await self.rows(statement)]
 
     async def calls(self, job_key: int, *, superseded: bool) -> list[SavedCall]:
         statement = select(call).where(call.c.job_key == job_key).order_by(call.c.key)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
+from runner.jobs.price import Rates
 from runner.jobs.spec import BatchLimits, JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
 
@@ -26,6 +27,8 @@ class PauseCause(StrEnum):
     USER = "user"
     CREDENTIALS = "credentials"
     SPEND_CAP = "spend_cap"
+    BUDGET = "budget"
+    BREAKER = "breaker"
 
 
 class EventKind(StrEnum):
@@ -97,14 +100,67 @@ class Lane:
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """What is set aside of the batch's budget before a call, and released when it ends.
+
+    Args:
+        nano_usd: money; 0 where the price is unknown.
+        output_tokens: output tokens.
+    """
+
+    nano_usd: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CallStart:
-    """What is known of a call before its request is sent."""
+    """What is known of a call before its request is sent.
+
+    Args:
+        strategy: None: a job's first call continues nothing.
+        resume_at: characters of the document that stay; this call's text attaches there.
+        rates: the price of the day; None where it is not known.
+        input_tokens: the whole input that is expected: what stands in the books should the
+            process die before the API has told.
+        prompt_tokens: the part of the input that is the prompt; the rest is the document so far.
+        dropped_output_tokens: output of earlier calls that leaves the document with this one.
+        limit_key: the rate limits it falls under; None where nobody keeps them.
+    """
 
     number: int
-    strategy: Strategy | None  # None: a job's first call continues nothing
-    resume_at: int  # characters of the document that stay; this call's text attaches there
+    strategy: Strategy | None
+    resume_at: int
     max_tokens: int
     model: str
+    rates: Rates | None = None
+    reservation: Reservation = Reservation()
+    input_tokens: int = 0
+    prompt_tokens: int | None = None
+    dropped_output_tokens: int = 0
+    limit_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedCalls:
+    """What a batch's calls of one number in their jobs have been like: sums over `calls` of them.
+
+    Args:
+        number: 1 for the jobs' first calls; 20 stands for all from there on.
+        calls: those that the API answered to their end.
+        cut_calls: those of them that `max_tokens` cut.
+        most_output_tokens: of the longest answer.
+        stream_ms: from the requests to their ends.
+    """
+
+    number: int
+    calls: int
+    cut_calls: int
+    input_characters: int
+    input_tokens: int
+    output_characters: int
+    output_tokens: int
+    most_output_tokens: int
+    stream_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +179,12 @@ class SavedCall:
     ended_ms: int | None  # None: running, or its process died
     outcome: CallOutcome | None  # None while it runs
     text: str
+    prompt_tokens: int | None = None  # the part of the input that is the prompt; None: unknown
+    rates: Rates | None = None  # the price of its day; None: unknown
+    cost_nano_usd: int | None = None  # None while it runs, or where the price is unknown
+    reserved_nano_usd: int = 0
+    lost_output_tokens: int = 0
+    dropped_output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +240,8 @@ class JobRow:
     usage: Usage  # of all its calls that ended; estimated if any of them is
     metadata: Mapping[str, Any] = field(default_factory=dict)
     simulated: bool = False  # its batch's documents come from the simulator
+    cost_nano_usd: int = 0  # of all its calls whose price is known
+    unpriced_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +261,11 @@ class BatchRow:
     calls: int
     usage: Usage
     simulated: bool = False  # its documents come from the simulator
+    cost_nano_usd: int = 0  # spent so far, by pruned jobs too
+    spent_output_tokens: int = 0  # likewise
+    reserved_nano_usd: int = 0  # set aside for the calls that run now
+    reserved_output_tokens: int = 0
+    unpriced_calls: int = 0  # calls whose price was not known: they stand in no cost
 
     @property
     def jobs(self) -> int:

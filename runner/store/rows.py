@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import Row, Select, exists, func, select
 
-from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
+from runner.jobs.call import CallOutcome, Charge, Strategy, Usage, Verdict
+from runner.jobs.price import Rates
 from runner.jobs.states import Finish, State
 from runner.store.calls import HELD
 from runner.store.records import JobRow, SavedCall, WorkerRow
@@ -66,14 +67,16 @@ def with_totals(jobs: Select[Any]) -> Select[Any]:
             func.count().label("calls"),
             *(
                 func.coalesce(func.sum(c).filter(ended), 0).label(c.name)
-                for c in usage_columns(call)
+                for c in (*usage_columns(call), call.c.cost_nano_usd)
             ),
+            func.count().filter(ended, call.c.cost_nano_usd.is_(None)).label("unpriced_calls"),
         )
         .where(call.c.job_key.in_(select(page.c.key)))
         .group_by(call.c.job_key)
         .cte("totals")
     )
-    sums = ("calls", *(column.name for column in usage_columns(call)))
+    usage = (column.name for column in usage_columns(call))
+    sums = ("calls", *usage, "cost_nano_usd", "unpriced_calls")
     return (
         select(
             page,
@@ -93,6 +96,7 @@ def usage_of(row: Row[Any]) -> Usage:
     return Usage(
         input_tokens=row.input_tokens,
         cache_creation_input_tokens=row.cache_creation_input_tokens,
+        cache_creation_1h_input_tokens=row.cache_creation_1h_input_tokens,
         cache_read_input_tokens=row.cache_read_input_tokens,
         output_tokens=row.output_tokens,
         estimated=bool(row.usage_estimated),
@@ -120,6 +124,8 @@ def job_row(row: Row[Any]) -> JobRow:
         usage=usage_of(row),
         metadata=json.loads(row.settings)["metadata"],
         simulated=bool(row.simulated),
+        cost_nano_usd=row.cost_nano_usd,
+        unpriced_calls=row.unpriced_calls,
     )
 
 
@@ -135,6 +141,7 @@ def saved_call(row: Row[Any], text: str) -> SavedCall:
             error=row.error,
             verdict=None if row.verdict is None else Verdict(row.verdict),
             rejected=row.rejected,
+            charge=Charge(row.cost_nano_usd, row.prompt_tokens, row.lost_output_tokens),
         )
     return SavedCall(
         key=row.key,
@@ -149,4 +156,23 @@ def saved_call(row: Row[Any], text: str) -> SavedCall:
         ended_ms=row.ended_ms,
         outcome=outcome,
         text=text,
+        prompt_tokens=row.prompt_tokens,
+        rates=rates_of(row),
+        cost_nano_usd=row.cost_nano_usd,
+        reserved_nano_usd=row.reserved_nano_usd,
+        lost_output_tokens=row.lost_output_tokens,
+        dropped_output_tokens=row.dropped_output_tokens,
+    )
+
+
+def rates_of(row: Row[Any]) -> Rates | None:
+    """The price that stands in a call's row."""
+    if row.input_price is None:
+        return None
+    return Rates(
+        row.input_price,
+        row.output_price,
+        row.cache_write_5m_price,
+        row.cache_write_1h_price,
+        row.cache_read_price,
     )

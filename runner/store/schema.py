@@ -33,7 +33,7 @@ from runner.jobs.traits import PrefillAnswer
 from runner.store.records import EventKind, PauseCause
 
 # The newest migration. Kept here so that opening a current database needs no Alembic.
-SCHEMA_VERSION: Final = "0001"
+SCHEMA_VERSION: Final = "0002"
 
 # "runn" as a number: marks the file as ours, so that no other program's database is taken for one.
 APPLICATION_ID: Final = 0x72756E6E
@@ -63,7 +63,8 @@ def one_of(column: str, kind: type[StrEnum], *, optional: bool = False) -> Check
 
 def usage_columns(table: Table) -> list[Column[int]]:
     """The token columns of `batch` or `call`, `usage_estimated` last."""
-    return [table.c[column.name] for column in _usage()]
+    *counts, estimated = (column.name for column in _usage())
+    return [table.c[name] for name in (*counts, _written_for_an_hour().name, estimated)]
 
 
 def state_in(states: Iterable[State]) -> ColumnElement[bool]:
@@ -92,6 +93,11 @@ def _usage() -> list[Column[int]]:
     ]  # fmt: skip
 
 
+def _written_for_an_hour() -> Column[int]:
+    return Column("cache_creation_1h_input_tokens", Whole, nullable=False, server_default=text("0"),
+                  comment="those of `cache_creation_input_tokens` that were written for an hour; the others were for 5 minutes")  # fmt: skip
+
+
 batch = Table(
     "batch",
     metadata,
@@ -99,11 +105,22 @@ batch = Table(
     Column("name", Text, nullable=False, unique=True, comment="the user's name of the batch"),
     Column("limits", Text, nullable=False, comment="limits of the job file, as JSON"),
     Column("simulated", Integer, nullable=False, server_default=text("0"), comment="1 when its documents come from the simulator; never changes"),
-    Column("paused", Text, comment="why no job of it is claimed: `user`, `credentials` or `spend_cap`; NULL while it is not paused"),
+    Column("paused", Text, comment="why no job of it is claimed: `user`, `credentials`, `spend_cap`, `budget` or `breaker`; NULL while it is not paused"),
     Column("pause_reason", Text, comment="the same in words for the reader"),
     Column("created_ms", Whole, nullable=False, comment="when it was first submitted"),
-    Column("calls", Whole, nullable=False, server_default=text("0"), comment="calls of all its jobs that ended; kept, like the four token sums"),
+    Column("calls", Whole, nullable=False, server_default=text("0"), comment="calls of all its jobs that ended; kept, like the five token sums"),
     *_usage(),
+    _written_for_an_hour(),
+    Column("max_cost_nano_usd", Whole, comment="its budget, in nano-dollars; NULL where it has none"),
+    Column("max_output_tokens", Whole, comment="its budget in output tokens; NULL where it has none"),
+    Column("cost_nano_usd", Whole, nullable=False, server_default=text("0"), comment="what its calls cost, in nano-dollars; money of pruned jobs stays in it"),
+    Column("spent_output_tokens", Whole, nullable=False, server_default=text("0"), comment="output tokens of its calls; those of pruned jobs stay in it"),
+    Column("reserved_nano_usd", Whole, nullable=False, server_default=text("0"), comment="set aside for the calls that run now, in nano-dollars"),
+    Column("reserved_output_tokens", Whole, nullable=False, server_default=text("0"), comment="likewise, in output tokens"),
+    Column("short_of_nano_usd", Whole, comment="the smallest call in money that its budget had no room for; NULL where all had"),
+    Column("short_of_output_tokens", Whole, comment="the smallest call in output tokens that its budget had no room for; NULL where all had"),
+    Column("unpriced_calls", Whole, nullable=False, server_default=text("0"), comment="calls whose price was not known; they stand in no cost"),
+    Column("recent_ends", Text, comment="how its last jobs ended, for the breaker, as JSON"),
     one_of("paused", PauseCause, optional=True),
     CheckConstraint("simulated IN (0, 1)"),
     sqlite_strict=True,
@@ -192,6 +209,22 @@ call = Table(
     Column("request_id", Text, comment="the API's name for the request"),
     Column("error", Text, comment="what broke it, in words"),
     *_usage(),
+    _written_for_an_hour(),
+    Column("prompt_tokens", Whole, comment="the part of the input that is the prompt; the rest is the document so far; NULL where nobody can tell"),
+    Column("lost_output_tokens", Whole, nullable=False, server_default=text("0"), comment="its output that never entered the document: a rejected reply, last words repeated on request"),
+    Column("dropped_output_tokens", Whole, nullable=False, server_default=text("0"), comment="output of earlier calls that left the document when it began"),
+    Column("reserved_nano_usd", Whole, nullable=False, server_default=text("0"), comment="set aside for it when it began, in nano-dollars"),
+    *(
+        Column(f"{kind}_price", Whole, comment=f"{words}, in nano-dollars a million tokens, as it was that day; NULL where it is not known")
+        for kind, words in (
+            ("input", "price of input"),
+            ("output", "price of output"),
+            ("cache_write_5m", "price of a write to the prompt cache for 5 minutes"),
+            ("cache_write_1h", "price of a write to the prompt cache for an hour"),
+            ("cache_read", "price of a read from the prompt cache"),
+        )
+    ),
+    Column("cost_nano_usd", Whole, comment="what it cost, in nano-dollars; NULL while it runs, or where the price is not known"),
     one_of("strategy", Strategy, optional=True),
     one_of("verdict", Verdict, optional=True),
     CheckConstraint("number >= 1 AND resume_at >= 0"),
@@ -275,6 +308,72 @@ model_memory = Table(
     sqlite_strict=True,
     sqlite_with_rowid=False,
     comment="What the API has shown of models, so that it is asked once and not once a job; rows may be deleted at any time",
+)  # fmt: skip
+
+learned = Table(
+    "learned",
+    metadata,
+    Column("batch_key", Whole, ForeignKey("batch.key", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="the batch"),
+    Column("model", Text, primary_key=True, nullable=False, comment="the model"),
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="the calls' number in their jobs; 20 for all above"),
+    *(
+        Column(name, Whole, nullable=False, server_default=text("0"), comment=words)
+        for name, words in (
+            ("calls", "calls that were answered to their end"),
+            ("cut_calls", "those of them that `max_tokens` cut"),
+            ("input_characters", "characters of their requests' texts"),
+            ("input_tokens", "tokens of their whole input"),
+            ("output_characters", "characters of their answers"),
+            ("output_tokens", "tokens of their answers"),
+            ("most_output_tokens", "tokens of the longest answer"),
+            ("stream_ms", "time from their requests to their ends"),
+        )
+    ),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="What the calls of a batch have been like, so that the next can be foreseen",
+)  # fmt: skip
+
+pace = Table(
+    "pace",
+    metadata,
+    Column("limit_key", Text, primary_key=True, nullable=False, comment="a hash of credential, endpoint and class of models: who shares it shares rate limits"),
+    Column("name", Text, nullable=False, comment="the same for a reader"),
+    Column("cooled_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then no call may start"),
+    Column("cause", Text, comment="why, in words"),
+    Column("requests_per_minute", Whole, comment="the limit as the API last told it; NULL where it did not"),
+    Column("input_tokens_per_minute", Whole, comment="likewise"),
+    Column("output_tokens_per_minute", Whole, comment="likewise"),
+    Column("updated_ms", Whole, nullable=False, comment="when this was last written"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="Rate limits that processes share; rows may be deleted at any time",
+)  # fmt: skip
+
+pace_member = Table(
+    "pace_member",
+    metadata,
+    Column("limit_key", Text, primary_key=True, nullable=False, comment="the rate limits it shares"),
+    Column("worker_id", Text, ForeignKey("worker.id", ondelete="CASCADE"), primary_key=True, nullable=False, comment="the process"),
+    Column("concurrency", Integer, nullable=False, comment="calls it would have open at once now"),
+    Column("in_flight", Integer, nullable=False, comment="calls it has open now"),
+    Column("seen_ms", Whole, nullable=False, comment="when it last said so"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="Which processes use which rate limits now",
+)  # fmt: skip
+
+shared_prefix = Table(
+    "shared_prefix",
+    metadata,
+    Column("batch_key", Whole, ForeignKey("batch.key", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="the batch"),
+    Column("hash", LargeBinary, primary_key=True, nullable=False, comment="hash of the model and the beginning of the prompt"),
+    Column("jobs", Whole, nullable=False, comment="jobs that were submitted with this beginning"),
+    Column("warm_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then the prompt cache holds it"),
+    Column("warming_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then others wait for the call that writes it there"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+    comment="Long beginnings that jobs share, for prompt caching",
 )  # fmt: skip
 
 _ADD = """\

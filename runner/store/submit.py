@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection
 
 from runner.errors import StoreError, SubmitConflict, UsageError
-from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec, canonical_json, shape_hash
+from runner.jobs.price import Rates
+from runner.jobs.spec import (
+    BatchLimits,
+    BatchSpec,
+    Budget,
+    JobSpec,
+    canonical_json,
+    shape_hash,
+)
 from runner.jobs.states import State, allowed_before
 from runner.store.calls import break_open_call
 from runner.store.engine import driver
@@ -27,8 +35,10 @@ SLICE_CHARACTERS: Final = 8_000_000
 SHOWN_CONFLICTS: Final = 20
 
 PUT_BATCH: Final = """\
-INSERT INTO batch (name, limits, simulated, created_ms) VALUES (?, ?, ?, ?)
-ON CONFLICT (name) DO UPDATE SET limits = excluded.limits
+INSERT INTO batch (name, limits, max_cost_nano_usd, max_output_tokens, simulated, created_ms)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET limits = excluded.limits,
+  max_cost_nano_usd = excluded.max_cost_nano_usd, max_output_tokens = excluded.max_output_tokens
 RETURNING key
 """
 SIMULATED: Final = "SELECT simulated FROM batch WHERE name = ?"
@@ -88,17 +98,15 @@ class Conflict:
 
 
 def limits_json(limits: BatchLimits) -> str:
-    return canonical_json(
-        {
-            "concurrency": limits.concurrency,
-            "concurrency_by_model": dict(limits.concurrency_by_model),
-            "max_attempts": limits.max_attempts,
-        }
-    )
+    return canonical_json(asdict(limits))
 
 
 def limits_from_json(text: str) -> BatchLimits:
-    return BatchLimits(**json.loads(text))
+    values = json.loads(text)
+    # A database of an earlier version holds fewer fields: the others are at their defaults.
+    budget = Budget(values.pop("budget", Budget.WORST))
+    prices = {model: Rates(**rates) for model, rates in values.pop("prices", {}).items()}
+    return BatchLimits(**values, budget=budget, prices=prices)
 
 
 def prepared(spec: JobSpec) -> Prepared:
@@ -138,7 +146,10 @@ def put_batch(connection: Connection, spec: BatchSpec, simulated: bool, now_ms: 
     """
     sql = driver(connection)
     refuse_known_kind(sql, spec.name, simulated)
-    cursor = sql.execute(PUT_BATCH, (spec.name, limits_json(spec.limits), simulated, now_ms))
+    limits = spec.limits
+    bounds = (limits.max_cost_nano_usd, limits.max_output_tokens)
+    values = (spec.name, limits_json(limits), *bounds, simulated, now_ms)
+    cursor = sql.execute(PUT_BATCH, values)
     ((key,),) = cursor.fetchall()
     return int(key)
 

@@ -14,19 +14,23 @@ import anyio
 
 from runner import faults
 from runner.continuation.loop import ContinuationLoop
-from runner.continuation.steps import Finished, PastCall, Send
+from runner.continuation.steps import Finished, PastCall, Send, Step
 from runner.errors import ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.jobs.states import State
 from runner.jobs.traits import ModelTraits, PrefillAnswer
 from runner.messages.client import MessagesClient
 from runner.messages.errors import CallError, ErrorKind
-from runner.messages.pace import Pace
-from runner.store.records import CallStart, Claim, LoadedJob, SavedCall, Settlement
+from runner.store.records import Claim, LoadedJob, SavedCall, Settlement
 from runner.store.store import Store
 from runner.workers import judgement
+from runner.workers.caching import Caching, Marked
+from runner.workers.calling import Calling
 from runner.workers.checkpoint import Saver
 from runner.workers.models import Models
+from runner.workers.money import Money
+from runner.workers.needs import Needs
+from runner.workers.pacing import Pacing, Permit, Rest
 from runner.workers.progress import LAST_WORDS, LiveJob, Progress
 from runner.workers.settings import WorkerSettings
 
@@ -56,7 +60,10 @@ class Workplace:
     store: Store
     client: MessagesClient
     models: Models
-    pace: Pace
+    needs: Needs
+    caching: Caching
+    pacing: Pacing
+    money: Money
     progress: Progress
     settings: WorkerSettings
     random: Random
@@ -128,13 +135,12 @@ class JobRun:
             spec, traits, [_past(call, loaded.counted_from) for call in loaded.calls]
         )
         next_seq = loaded.next_seq
-        while isinstance(step := loop.next_step(), Send):
+        step = loop.next_step()
+        while isinstance(step, Send):
             if let_go := self._to_let_go():
                 await self._settle(let_go)
                 return False
-            if rest_s := place.pace.rest_s(spec.model):
-                await self._settle(judgement.at_rest(rest_s))
-                return False
+            calling: Calling | None = None
             try:
                 if await self._outdated(loop, step):
                     return True
@@ -143,13 +149,21 @@ class JobRun:
                     return False
                 if self._scope is not None and self._scope.cancel_called:
                     continue
-                call_key = await self._begin(step, loop)
+                ready = await self._prepare(loop, step)
+                if isinstance(ready, Settlement):
+                    await self._settle(ready)
+                    return False
+                calling = ready
+                call_key = await self._begin(calling, loop, step)
                 saver = self._saver(call_key, next_seq)
                 if not self.proven:
                     self._savers = [saver]
-                error, outcome = await self._stream(loop, step, saver)
+                error, outcome = await self._stream(loop, calling, saver)
+                calling = None
                 answer = await self._answer_to_prefill(loop, step, error)
             finally:
+                if calling is not None:
+                    calling.given_up()
                 self._end_trial()
             next_seq = saver.next_seq
             faults.hit("call.before_end")
@@ -157,8 +171,9 @@ class JobRun:
             if refused and spec.continuation.strategy is None:
                 await place.store.end_call(self.claim, call_key, outcome)
                 return True
+            step = loop.next_step()
             restarted = answer is PrefillAnswer.RESTARTED
-            settlement = judgement.RESTARTED if restarted else await self._settlement(loop, error)
+            settlement = judgement.RESTARTED if restarted else await self._settlement(step, error)
             if settlement is None:
                 await place.store.end_call(self.claim, call_key, outcome)
                 faults.hit("call.ended")
@@ -212,6 +227,34 @@ class JobRun:
             return None if tokens is None else loop.counted(send, tokens)
         return None
 
+    async def _prepare(self, loop: ContinuationLoop, send: Send) -> Calling | Settlement:
+        """Everything a call wants before it is made: its request as it is sent, its leave to
+        start, its price; or how the job is handed back, where it may not start (soon)."""
+        place, claim = self._place, self.claim
+        body = loop.request(send)
+        need = await place.needs.of(claim, loop, send, body)
+        marked: Marked | None = None
+        permit: Permit | None = None
+        try:
+            with self._interruptible():
+                marked = await place.caching.prepare(claim, loop, send, body, need)
+                leave = await place.pacing.enter(claim, need, marked)
+                if isinstance(leave, Rest):
+                    return judgement.at_rest(leave.seconds)
+                permit = leave
+                start = place.money.start(claim, loop, send, need, marked, permit.limit_key)
+                if isinstance(start, Finished):
+                    return judgement.of_end(start)
+                calling = Calling(need, marked, permit, start)
+                marked = permit = None  # they are the call's from here on
+                return calling
+            return self._to_let_go() or judgement.HANDED_BACK
+        finally:
+            if permit is not None:
+                permit.close(None)
+            if marked is not None:
+                marked.close()
+
     def _end_trial(self) -> None:
         """Let others of this model go on."""
         if self._trial is not None:
@@ -235,17 +278,9 @@ class JobRun:
             self._place.progress.notice(f"{model} {words}; its documents go on by `turn`")
         return answer
 
-    async def _begin(self, send: Send, loop: ContinuationLoop) -> int:
-        plan = send.plan
-        start = CallStart(
-            number=send.number,
-            strategy=plan.strategy,
-            resume_at=plan.resume_at,
-            max_tokens=send.max_tokens,
-            model=loop.spec.model,
-        )
+    async def _begin(self, calling: Calling, loop: ContinuationLoop, send: Send) -> int:
         faults.hit("call.before_begin")
-        call_key = await self._place.store.begin_call(self.claim, start)
+        call_key = await self._place.store.begin_call(self.claim, calling.start)
         loop.begin(send)
         progress = self._place.progress
         progress.calls += 1
@@ -259,7 +294,7 @@ class JobRun:
         return call_key
 
     async def _stream(
-        self, loop: ContinuationLoop, send: Send, saver: Saver
+        self, loop: ContinuationLoop, calling: Calling, saver: Saver
     ) -> tuple[CallError | None, CallOutcome]:
         """Make the call and save what streams in, whatever becomes of it."""
         place = self._place
@@ -268,10 +303,10 @@ class JobRun:
         with self._interruptible():
             try:
                 faults.hit("request.before")
-                async with place.client.stream(loop.request(send)) as stream:
+                async with place.client.stream(calling.marked.body, calling) as stream:
                     try:
                         async for piece in stream:
-                            self._take(loop.feed(piece), saver, loop.verdict)
+                            self._take(loop.feed(piece), saver, loop.verdict, calling)
                             if self._trial is not None and loop.verdict is Verdict.EXACT:
                                 await place.models.learn(loop.spec.model, PrefillAnswer.TAKEN)
                                 self._end_trial()
@@ -288,9 +323,10 @@ class JobRun:
                 faults.hit("stream.ended")
                 outcome = self._explained(outcome, error, loop)
                 with anyio.move_on_after(HAND_BACK_S, shield=True):
-                    self._take(loop.end(outcome), saver, loop.verdict)
+                    self._take(loop.end(outcome), saver, loop.verdict, calling)
                     await saver.drain()
-        return error, replace(outcome, verdict=loop.verdict, rejected=loop.rejected)
+        outcome = replace(outcome, verdict=loop.verdict, rejected=loop.rejected)
+        return error, calling.ended(outcome, place.money)
 
     def _explained(
         self, outcome: CallOutcome, error: CallError | None, loop: ContinuationLoop
@@ -306,9 +342,10 @@ class JobRun:
             return replace(outcome, error=f"closed: {loop.closed}")
         return replace(outcome, error=str(self._interrupted or "the process was stopped"))
 
-    def _take(self, text: str, saver: Saver, verdict: Verdict | None) -> None:
+    def _take(self, text: str, saver: Saver, verdict: Verdict | None, calling: Calling) -> None:
         if not text:
             return
+        calling.kept_characters += len(text)
         if verdict is not None:
             saver.judge(verdict)
         self._progressed = True
@@ -333,13 +370,10 @@ class JobRun:
             failed=lambda _: self.interrupt(Interruption.CLAIM_LOST),
         )
 
-    async def _settlement(
-        self, loop: ContinuationLoop, error: CallError | None
-    ) -> Settlement | None:
-        """What becomes of the job after a call; None: it goes on with the next."""
+    async def _settlement(self, step: Step, error: CallError | None) -> Settlement | None:
+        """What becomes of the job after a call; None: it goes on with the next step."""
         if error is not None:
             return await self._after_error(error)
-        step = loop.next_step()
         if not isinstance(step, Send):
             return judgement.of_end(step)
         return self._to_let_go()
@@ -361,7 +395,7 @@ class JobRun:
         )
         if error.kind is ErrorKind.RATE_LIMIT:
             seconds = settlement.delay_ms / 1000
-            place.pace.cool_down(self.claim.model, seconds)
+            await place.pacing.limited(self.claim, error, seconds)
             place.progress.notice(
                 f"{self.claim.model}: rate limit, no calls for {seconds:.0f} s ({error})"
             )

@@ -16,12 +16,15 @@ from anyio.abc import TaskGroup
 from runner import faults
 from runner.errors import RunnerError, StoreBlocked
 from runner.messages.client import MessagesClient
-from runner.messages.pace import Pace
 from runner.store.records import BatchRow, Claim, Lane, PauseCause
 from runner.store.store import Store
+from runner.workers.caching import Caching
 from runner.workers.job_run import Interruption, JobRun, Workplace
 from runner.workers.lease import Lease
 from runner.workers.models import Models
+from runner.workers.money import Money
+from runner.workers.needs import Needs
+from runner.workers.pacing import Pacing
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
@@ -61,7 +64,7 @@ class Worker:
         self._until_final = until_final
         self._settings = settings
         self._settled = settled
-        self._pace = Pace()
+        self._pacing = Pacing()
         self._batches: dict[int, BatchRow] = {}
         self._worked_on: set[int] = set()  # batches that were open to us at some time
         self._running: dict[int, JobRun] = {}
@@ -71,7 +74,10 @@ class Worker:
             store=store,
             client=client,
             models=Models(store, client, self.progress.notice),
-            pace=self._pace,
+            needs=Needs(store),
+            caching=Caching(),
+            pacing=self._pacing,
+            money=Money(),
             progress=self.progress,
             settings=settings,
             random=random or Random(),  # noqa: S311  jitter needs no secrecy
@@ -206,7 +212,7 @@ class Worker:
             limits = self._batches[lane.batch_key].limits
             most = limits.concurrency_by_model.get(lane.model, limits.concurrency)
             free = most - by_lane[lane.batch_key, lane.model]
-            if free > 0 and not self._pace.cooling(lane.model):
+            if free > 0 and not self._pacing.cooling(lane.model):
                 lanes.setdefault(lane.batch_key, []).append(Lane(lane.batch_key, lane.model, free))
         claims: list[Claim] = []
         for batch_key, batch_lanes in lanes.items():

@@ -80,7 +80,10 @@ async def test_a_whole_answer(server: WireServer) -> None:
     assert stream.request_id == "req_test"
     assert stream.rate_limits.requests == RateLimit(remaining=41)
     assert stream.outcome == CallOutcome(
-        "end_turn", usage=Usage(input_tokens=10, output_tokens=7), request_id="req_test"
+        "end_turn",
+        usage=Usage(input_tokens=10, output_tokens=7),
+        request_id="req_test",
+        text_characters=11,
     )
 
 
