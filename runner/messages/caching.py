@@ -139,9 +139,7 @@ def layout(body: Mapping[str, Any]) -> Layout:
     for message, content in parts:
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         for index, block in enumerate(blocks):
-            places.append(
-                Place(message, index, len(places), _takes_mark(block), _ttl(block))
-            )
+            places.append(Place(message, index, len(places), _takes_mark(block), _ttl(block)))
     return Layout(tuple(places), _ttl(body))
 
 

@@ -13,6 +13,7 @@ from runner.errors import ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Usage, Verdict, estimate_tokens
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
+from runner.store import prefixes
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
@@ -164,6 +165,7 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
     ).all()
     if not rows:
         raise lost(claim)
+    prefixes.begun(connection, claim.batch_key, start.beginnings)
     return int(rows[0].key)
 
 

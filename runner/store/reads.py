@@ -23,6 +23,7 @@ from runner.store import memory
 from runner.store.calls import HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
 from runner.store.patience import Patience
+from runner.store.prefixes import SharedPrefix
 from runner.store.records import (
     BatchRow,
     Claim,
@@ -56,6 +57,7 @@ from runner.store.schema import (
     job_event,
     job_spec,
     learned,
+    shared_prefix,
     state_in,
     worker,
 )
@@ -294,6 +296,15 @@ class Reader:
         if not await self.rows(HOLDS, fence(claim)):
             raise lost(claim)
         return LoadedJob(spec, tuple(calls), next_seq, counted_from)
+
+    async def shared_prefixes(
+        self, batch_key: int, hashes: Collection[bytes]
+    ) -> list[SharedPrefix]:
+        table = shared_prefix.c
+        statement = select(
+            table.hash, table.jobs, table.warm_until_ms, table.warming_until_ms
+        ).where(table.batch_key == batch_key, table.hash.in_(hashes))
+        return [SharedPrefix(*row) for row in await self.rows(statement)]
 
     async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
         statement = (
