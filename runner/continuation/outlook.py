@@ -40,9 +40,7 @@ def sure_calls(
     return 0 if missing <= 0 else 1 + int(missing / (most * max_tokens))
 
 
-def most_calls(
-    bounds: ContinuationSpec, answered: int, output_tokens: int, max_tokens: int
-) -> int:
+def most_calls(bounds: ContinuationSpec, answered: int, output_tokens: int, max_tokens: int) -> int:
     """How many calls may follow the next one, by the job's bounds.
 
     Args:

@@ -134,7 +134,7 @@ class Layout:
 def layout(body: Mapping[str, Any]) -> Layout:
     """Where the blocks of a request end."""
     places: list[Place] = []
-    parts = [(None, body.get("system") or ())]
+    parts: list[tuple[int | None, Any]] = [(None, body.get("system") or ())]
     parts += [(i, message.get("content", ())) for i, message in enumerate(body["messages"])]
     for message, content in parts:
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content

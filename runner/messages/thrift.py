@@ -27,7 +27,7 @@ _ASSUMED_WEIGHT: Final = 2.0
 # Without anything learned no document is believed to have a third call; one that has is believed
 # to go on, the more the longer it is.
 FIRST_BET: Final = 3
-_FIRST_STAKE: Final = 1 / 12  # of what that document's input came to, at most
+_FIRST_STAKE: Final = 1 / 11  # of what that document's input came to, at most
 _LATER_STAKE: Final = 1 / 100  # of what the batch's input came to, where enough was learned
 _ENOUGH_SEEN: Final = 4
 _LIKELY: Final = 0.5
@@ -95,14 +95,12 @@ class Outlook:
         number: the call's, where only calls count that were cut at `max_tokens`.
         at_least: calls that are sure to follow it, as far as anything is sure.
         most: calls that may follow it by the job's bounds.
-        gap_s: seconds from this call's start to the next one's; None: unknown.
         spent_tokens: input of the document's calls so far and of this one.
     """
 
     number: int
     at_least: int
     most: int
-    gap_s: float | None
     spent_tokens: float
 
 

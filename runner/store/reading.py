@@ -181,10 +181,15 @@ class ReadingStore:
         return await self._reader.unfinished(batch_keys)
 
     async def shared_prefixes(
-        self, batch_key: int, hashes: Collection[bytes]
+        self, batch_key: int, hashes: Collection[bytes] | None = None, *, limit: int | None = None
     ) -> list[SharedPrefix]:
-        """Those of these beginnings that jobs of the batch share."""
-        return await self._reader.shared_prefixes(batch_key, hashes)
+        """Beginnings that jobs of the batch share.
+
+        Args:
+            hashes: only these; None: all.
+            limit: so many at most.
+        """
+        return await self._reader.shared_prefixes(batch_key, hashes, limit)
 
     async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
         """What the calls of a batch and model have been like, by their number in their jobs."""

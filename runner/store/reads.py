@@ -298,13 +298,18 @@ class Reader:
         return LoadedJob(spec, tuple(calls), next_seq, counted_from)
 
     async def shared_prefixes(
-        self, batch_key: int, hashes: Collection[bytes]
+        self, batch_key: int, hashes: Collection[bytes] | None, limit: int | None
     ) -> list[SharedPrefix]:
         table = shared_prefix.c
-        statement = select(
-            table.hash, table.jobs, table.warm_until_ms, table.warming_until_ms
-        ).where(table.batch_key == batch_key, table.hash.in_(hashes))
-        return [SharedPrefix(*row) for row in await self.rows(statement)]
+        statement = (
+            select(table.hash, table.jobs, table.warm_until_ms, table.warming_until_ms)
+            .where(table.batch_key == batch_key)
+            .limit(limit)
+        )
+        if hashes is not None:
+            statement = statement.where(table.hash.in_(hashes))
+        rows = await self.rows(statement)
+        return [SharedPrefix(r.hash, r.jobs, r.warm_until_ms, r.warming_until_ms) for r in rows]
 
     async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
         statement = (

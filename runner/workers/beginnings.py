@@ -21,7 +21,6 @@ from runner.jobs.spec import JobSpec
 from runner.messages.caching import Ttl
 from runner.messages.thrift import Thrift
 from runner.store.prefixes import SharedPrefix
-from runner.store.records import Claim
 from runner.store.store import Store
 
 FRESH_S: Final = 2.0  # what the store tells is asked for anew after so long
@@ -84,18 +83,18 @@ class Shared:
     tokens: float
     warm: bool
     ttl: Ttl
-    _prefix: _Prefix
-    _home: Beginnings
-    _lease_until_ms: int | None = None  # this call goes ahead
-    _stake: float = 0.0
+    prefix: _Prefix
+    home: Beginnings
+    lease_until_ms: int | None = None  # this call goes ahead
+    stake: float = 0.0  # lost if no other job reads it; 0: some are sure to
 
     def began(self, cached_tokens: int) -> None:
         """The answer begins, and the API has told what of the request is in the cache now."""
-        self._home._began(self, cached_tokens)
+        self.home.answered(self, cached_tokens)
 
     def close(self) -> None:
         """The call is over, or never was made: whoever waits for it waits no longer."""
-        self._home._close(self)
+        self.home.over(self)
 
 
 @dataclass(slots=True)
@@ -113,13 +112,13 @@ class Beginnings:
         self._now_ms = now_ms
         self._batches: dict[int, _Batch] = {}
 
-    async def of(self, claim: Claim, spec: JobSpec) -> tuple[Beginning, ...]:
+    async def of(self, batch_key: int, spec: JobSpec) -> tuple[Beginning, ...]:
         """Those of a job's beginnings that other jobs of its batch have, shortest first."""
         found = beginnings(spec)
         if not found:
             return ()
-        home = self._batches.setdefault(claim.batch_key, _Batch())
-        await self._read(claim.batch_key, home, [one.hash for one in found])
+        home = self._batches.setdefault(batch_key, _Batch())
+        await self._read(batch_key, home, [one.hash for one in found])
         return tuple(one for one in found if one.hash in home.prefixes)
 
     async def prepare(
@@ -205,7 +204,6 @@ class Beginnings:
                 return None
             if (until_ms := await self._lead(prefix)) is not None:
                 prefix.ttl = ttl
-                thrift.purse.staked += stake
                 return Shared(one, size, False, ttl, prefix, self, until_ms, stake)
         return None
 
@@ -223,18 +221,17 @@ class Beginnings:
         if jobs <= 0:
             return None, 0.0
         share = jobs / max(1, others)
-        gap_s = call_s / max(1.0, slots * share)  # between two jobs of this beginning
-        ttl = thrift.ttl(gap_s)
-        reads = float(jobs if ttl is not None else min(jobs, slots - 1))
-        ttl = ttl or Ttl.MINUTES
-        if not thrift.multiples.pays(ttl, reads):
-            return None, 0.0
-        if share >= _ALL and (slots > 1 or reads):
+        # Between two jobs of this beginning, as calls end and others begin.
+        ttl = thrift.ttl(call_s / max(1.0, slots * share))
+        if ttl is not None and share >= _ALL and thrift.multiples.pays(ttl, jobs):
             return ttl, 0.0
+        ttl = ttl or Ttl.MINUTES
         if prefix.present < 2:
             await _wait(prefix.changed, COMPANY_S)
-        if prefix.present > 1:
+        if prefix.present > 1 and thrift.multiples.pays(ttl, prefix.present - 1):
             return ttl, 0.0
+        if not thrift.multiples.pays(ttl, jobs):
+            return None, 0.0
         stake = size * thrift.multiples.surcharge(ttl)
         purse = thrift.purse
         return (ttl, stake) if stake <= purse.saved - purse.staked else (None, 0.0)
@@ -280,34 +277,31 @@ class Beginnings:
         spare_ms = (1 - _TRUST) * 1000 * prefix.ttl.seconds
         return prefix.warm_until_ms - spare_ms > self._now_ms()
 
-    def _began(self, shared: Shared, cached_tokens: int) -> None:
-        prefix = shared._prefix
+    def answered(self, shared: Shared, cached_tokens: int) -> None:
+        """The answer to a marked request begins."""
+        prefix = shared.prefix
         if cached_tokens:
             now_ms = self._now_ms()
-            prefix.warm_until_ms = max(
-                prefix.warm_until_ms, now_ms + 1000 * shared.ttl.seconds
-            )
+            prefix.warm_until_ms = max(prefix.warm_until_ms, now_ms + 1000 * shared.ttl.seconds)
             late_ms = prefix.warm_until_ms - prefix.told_warm_until_ms
-            if shared._lease_until_ms is not None or late_ms > 250 * shared.ttl.seconds:
+            leads = shared.lease_until_ms is not None
+            if leads or late_ms > 250 * shared.ttl.seconds:
                 prefix.told_warm_until_ms = prefix.warm_until_ms
-                self._store.beginning_warmed(
-                    prefix.batch_key, prefix.hash, prefix.warm_until_ms
-                )
-                shared._lease_until_ms = None if self._let(shared) else None
-        elif shared._lease_until_ms is not None:
+                self._store.beginning_warmed(prefix.batch_key, prefix.hash, prefix.warm_until_ms)
+            if leads:
+                shared.lease_until_ms = None
+                prefix.leader = None
+                prefix.wake()
+        elif shared.lease_until_ms is not None:
             prefix.useless = True  # it is too short, or this endpoint has no cache
 
-    def _let(self, shared: Shared) -> bool:
-        shared._prefix.leader = None
-        shared._prefix.wake()
-        return True
-
-    def _close(self, shared: Shared) -> None:
-        if shared._lease_until_ms is None:
+    def over(self, shared: Shared) -> None:
+        """A marked request is over, or never was made."""
+        if shared.lease_until_ms is None:
             return
-        prefix = shared._prefix
-        self._store.beginning_given_up(prefix.batch_key, prefix.hash, shared._lease_until_ms)
-        shared._lease_until_ms = None
+        prefix = shared.prefix
+        self._store.beginning_given_up(prefix.batch_key, prefix.hash, shared.lease_until_ms)
+        shared.lease_until_ms = None
         prefix.leader = None
         prefix.wake()
 

@@ -127,6 +127,11 @@ class Request:
         a_prompt, a_document = self._rates
         return (characters - of_document) * a_prompt + of_document * a_document
 
+    def tokens_before(self, beginning: Beginning) -> float:
+        """Input tokens of a beginning of the prompt, by estimate."""
+        place = self.place(beginning)
+        return 0.0 if place is None else self.tokens(place)
+
     def place(self, beginning: Beginning) -> Place | None:
         """Where a beginning of the prompt ends."""
         return self.plan.of(beginning.message, beginning.block)
