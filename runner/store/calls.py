@@ -14,7 +14,7 @@ from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
-from runner.store import budget
+from runner.store import budget, prefixes
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
@@ -184,6 +184,7 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_started_ms": now_ms,
         },
     ).all()
+    prefixes.begun(connection, claim.batch_key, start.beginnings)
     return int(rows[0].key)
 
 

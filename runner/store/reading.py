@@ -19,6 +19,7 @@ from runner.store.engine import database_path
 from runner.store.integrity import problems_found
 from runner.store.locks import WorkerLocks
 from runner.store.patience import Patience
+from runner.store.prefixes import SharedPrefix
 from runner.store.reads import Reader
 from runner.store.records import (
     BatchRow,
@@ -180,6 +181,17 @@ class ReadingStore:
     async def unfinished(self, batch_keys: Collection[int] | None = None) -> int:
         """How many jobs are not final."""
         return await self._reader.unfinished(batch_keys)
+
+    async def shared_prefixes(
+        self, batch_key: int, hashes: Collection[bytes] | None = None, *, limit: int | None = None
+    ) -> list[SharedPrefix]:
+        """Beginnings that jobs of the batch share.
+
+        Args:
+            hashes: only these; None: all.
+            limit: so many at most.
+        """
+        return await self._reader.shared_prefixes(batch_key, hashes, limit)
 
     async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
         """What the calls of a batch and model have been like, by their number in their jobs."""

@@ -25,6 +25,7 @@ from runner.store.budget import fitting
 from runner.store.calls import HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
 from runner.store.patience import Patience
+from runner.store.prefixes import SharedPrefix
 from runner.store.records import (
     BatchRow,
     Claim,
@@ -58,6 +59,7 @@ from runner.store.schema import (
     job_event,
     job_spec,
     learned,
+    shared_prefix,
     state_in,
     worker,
 )
@@ -300,6 +302,20 @@ class Reader:
         if not await self.rows(HOLDS, fence(claim)):
             raise lost(claim)
         return LoadedJob(spec, tuple(calls), next_seq, counted_from)
+
+    async def shared_prefixes(
+        self, batch_key: int, hashes: Collection[bytes] | None, limit: int | None
+    ) -> list[SharedPrefix]:
+        table = shared_prefix.c
+        statement = (
+            select(table.hash, table.jobs, table.warm_until_ms, table.warming_until_ms)
+            .where(table.batch_key == batch_key)
+            .limit(limit)
+        )
+        if hashes is not None:
+            statement = statement.where(table.hash.in_(hashes))
+        rows = await self.rows(statement)
+        return [SharedPrefix(r.hash, r.jobs, r.warm_until_ms, r.warming_until_ms) for r in rows]
 
     async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
         statement = (

@@ -140,6 +140,7 @@ class CallStart:
         prompt_tokens: the part of the input that is the prompt; the rest is the document so far.
         dropped_output_tokens: output of earlier calls that leaves the document with this one.
         limit_key: the rate limits it falls under; None where nobody keeps them.
+        beginnings: of a job's first call, the hashes of the beginnings it shares with others.
     """
 
     number: int
@@ -153,6 +154,7 @@ class CallStart:
     prompt_tokens: int | None = None
     dropped_output_tokens: int = 0
     limit_key: str | None = None
+    beginnings: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

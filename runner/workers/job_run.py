@@ -122,6 +122,7 @@ class JobRun:
             raise
         finally:
             self._place.progress.live.pop(self.claim.job_key, None)
+            self._place.caching.left(self.claim)
 
     async def _go_on(self, loaded: LoadedJob) -> None:
         while await self._write(loaded):
@@ -134,6 +135,7 @@ class JobRun:
         loop = ContinuationLoop(
             spec, traits, [_past(call, loaded.counted_from) for call in loaded.calls]
         )
+        place.caching.resumed(self.claim, loaded.calls)
         next_seq = loaded.next_seq
         step = loop.next_step()
         while isinstance(step, Send):
@@ -281,7 +283,8 @@ class JobRun:
 
     async def _begin(self, calling: Calling, loop: ContinuationLoop, send: Send) -> int:
         faults.hit("call.before_begin")
-        call_key = await self._place.store.begin_call(self.claim, calling.start)
+        start = replace(calling.start, beginnings=calling.marked.beginnings)
+        call_key = await self._place.store.begin_call(self.claim, start)
         loop.begin(send)
         progress = self._place.progress
         progress.calls += 1

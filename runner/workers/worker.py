@@ -75,7 +75,12 @@ class Worker:
             client=client,
             models=Models(store, client, self.progress.notice),
             needs=Needs(store),
-            caching=Caching(),
+            caching=Caching(
+                store,
+                batch=lambda key: self._batches[key],
+                slots=self._slots,
+                rates=lambda key, model: self._batches[key].limits.prices.get(model),
+            ),
             pacing=self._pacing,
             money=Money(client.base_url, lambda key: self._batches[key].limits.prices),
             progress=self.progress,
@@ -238,6 +243,12 @@ class Worker:
             self._is_ours(batch) and batch.unfinished and self._may_go_on(batch)
             for batch in await self._store.batches()
         )
+
+    def _slots(self, batch_key: int) -> int:
+        """How many calls of a batch may be open at once in this process."""
+        most = self._batches[batch_key].limits.concurrency
+        ours = self._settings.concurrency
+        return most if ours is None else min(most, ours)
 
     def _is_ours(self, batch: BatchRow) -> bool:
         chosen = self._batch_keys is None or batch.key in self._batch_keys
