@@ -208,6 +208,8 @@ class Settlement:
         delay_ms: for `scheduled` and `retryable`: how long from now.
         reset_attempt: the job made progress since its last error, so its retry budget is full
             again (before this settlement counts its own attempt).
+        error_name: of a job that failed, what tells this error from others: its HTTP status and
+            type, or our own name for it. The breaker counts by it.
     """
 
     state: State
@@ -215,6 +217,7 @@ class Settlement:
     error: str | None = None
     delay_ms: int = 0
     reset_attempt: bool = False
+    error_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
