@@ -246,10 +246,11 @@ class JobRun:
                 if isinstance(leave, Rest):
                     return judgement.at_rest(leave.seconds)
                 permit = leave
-                start = place.money.start(claim, loop, send, need, marked, permit.limit_key)
+                price = place.money.price(claim, loop.spec)
+                start = place.money.start(claim, loop, send, need, marked, permit.limit_key, price)
                 if isinstance(start, Finished):
                     return judgement.of_end(start)
-                calling = Calling(need, marked, permit, start)
+                calling = Calling(need, marked, permit, start, price)
                 marked = permit = None  # they are the call's from here on
                 return calling
             return self._to_let_go() or judgement.HANDED_BACK
@@ -352,6 +353,8 @@ class JobRun:
         calling.kept_characters += len(text)
         if verdict is not None:
             saver.judge(verdict)
+        if not saver.counted:
+            saver.count(calling.so_far())
         self._progressed = True
         saver.add(text)
         progress = self._place.progress
