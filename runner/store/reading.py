@@ -32,6 +32,7 @@ from runner.store.records import (
     LearnedCalls,
     LoadedJob,
     OpenLane,
+    PaceRow,
     SavedCall,
     Selection,
     TextPiece,
@@ -98,6 +99,10 @@ class ReadingStore:
     async def held(self, worker_id: str) -> Held:
         """What a worker holds now, and which of it is paused; cheap enough to ask often."""
         return await self._reader.held(worker_id)
+
+    async def paces(self) -> list[PaceRow]:
+        """The rate limits that processes share, with those that use them."""
+        return await self._reader.paces()
 
     # the queue
 

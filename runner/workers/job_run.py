@@ -114,7 +114,11 @@ class JobRun:
             # One job that meets a fault of ours must not end the night for all the others.
             log.exception("job %s: a fault in the program", self.claim.job_id)
             await self._let_go(
-                Settlement(State.DISCARDED, error=f"a fault in the program: {bug!r:.200}")
+                Settlement(
+                    State.DISCARDED,
+                    error=f"a fault in the program: {bug!r:.200}",
+                    error_name=f"a fault in the program, {type(bug).__name__}",
+                )
             )
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(HAND_BACK_S, shield=True):
