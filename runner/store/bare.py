@@ -73,3 +73,12 @@ def in_postgres(sql: str) -> str:
 def _dollars(sql: str) -> str:
     places = count(1)
     return _PARAMETER.sub(lambda found: f"${found[1] or next(places)}", sql)
+
+
+def both(sql: str) -> Sql:
+    """A statement in PostgreSQL's words, of which SQLite calls two otherwise.
+
+    Args:
+        sql: with `least(…)` and `greatest(…)`, which are min and max there.
+    """
+    return Sql(sql.replace("least(", "min(").replace("greatest(", "max("), postgres=sql)
