@@ -42,9 +42,10 @@ INSERT INTO batch (name, limits, max_cost_nano_usd, max_output_tokens, simulated
 VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET limits = excluded.limits,
   max_cost_nano_usd = excluded.max_cost_nano_usd, max_output_tokens = excluded.max_output_tokens,
-  pause_reason = CASE WHEN paused = 'budget' AND limits <> excluded.limits THEN NULL
-    ELSE pause_reason END,
-  paused = CASE WHEN paused = 'budget' AND limits <> excluded.limits THEN NULL ELSE paused END
+  pause_reason = CASE WHEN batch.paused = 'budget' AND batch.limits <> excluded.limits
+    THEN NULL ELSE batch.pause_reason END,
+  paused = CASE WHEN batch.paused = 'budget' AND batch.limits <> excluded.limits
+    THEN NULL ELSE batch.paused END
 RETURNING key
 """
 SIMULATED: Final = "SELECT simulated FROM batch WHERE name = ?"

@@ -6,7 +6,6 @@ What is the file's own takes `sqlite_only`, what is the server's own `postgres_o
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import pytest
 
 from runner.store import migrate
 from runner.store.store import Store
-from tests.postgres import Server
 from tests.store.hands import Clock, Hands
+from tests.store.places import Databases, Files, Place
 
 
 @pytest.fixture
@@ -32,17 +31,20 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The name of a database with an empty queue."""
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Where databases with an empty queue can be had."""
     if request.param == "sqlite":
-        path = tmp_path / "runner.db"
-        shutil.copy(request.getfixturevalue("empty_database"), path)
-        yield str(path)
-    else:
-        server: Server = request.getfixturevalue("postgres_server")
-        url = server.empty()
-        yield url
-        server.drop(url)
+        empty = request.getfixturevalue("empty_database")
+        return Files(empty, tmp_path_factory.mktemp("databases"))
+    return Databases(request.getfixturevalue("postgres_server"))
+
+
+@pytest.fixture
+def database(place: Place) -> Iterator[str]:
+    """The name of a database with an empty queue."""
+    name = place.new()
+    yield name
+    place.drop(name)
 
 
 Opener = Callable[[], Awaitable[Store]]

@@ -11,8 +11,8 @@ from runner.jobs.spec import BatchSpec, JobSpec
 from runner.store.records import CallStart, Claim, JobRow, Lane, SubmitReceipt
 from runner.store.store import Store
 
-sqlite_only = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-postgres_only = pytest.mark.parametrize("database", ["postgres"], indirect=True)
+sqlite_only = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
+postgres_only = pytest.mark.parametrize("place", ["postgres"], indirect=True)
 
 
 class Clock:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +26,7 @@ from runner.store.records import (
 )
 from runner.store.store import Store
 from tests.store.hands import make_spec
+from tests.store.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 
@@ -398,9 +397,8 @@ async def test_what_is_pruned_stays_spent(budgeted: Budgeted) -> None:
 
 async def test_a_leak_is_found_by_the_check(database: str, budgeted: Budgeted) -> None:
     await budgeted.submit()
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("UPDATE batch SET reserved_nano_usd = 5")
-        connection.commit()
+    with a_stranger(database) as stranger:
+        stranger.execute("UPDATE batch SET reserved_nano_usd = 5")
     assert await budgeted.store.check() == [
         "batch 'b': what is set aside of its budget is not what its open calls reserved"
     ]

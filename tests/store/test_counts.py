@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +14,7 @@ from runner.jobs.states import Finish, State
 from runner.store.records import CallStart, Claim, Lane, OnConflict, Settlement
 from runner.store.store import Store
 from tests.store.hands import Clock, make_spec
+from tests.store.places import Place
 
 WAYS = [
     Settlement(State.AVAILABLE),
@@ -40,18 +38,19 @@ STEPS = st.one_of(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(STEPS, max_size=25))
-def test_counts_agree_after_any_history(empty_database: Path, steps: list[tuple]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "runner.db"
-        shutil.copy(empty_database, path)
-        asyncio.run(live_through(path, steps))
+def test_counts_agree_after_any_history(place: Place, steps: list[tuple]) -> None:
+    database = place.new()
+    try:
+        asyncio.run(live_through(database, steps))
+    finally:
+        place.drop(database)
 
 
-async def live_through(path: Path, steps: list[tuple]) -> None:
+async def live_through(database: str, steps: list[tuple]) -> None:
     clock = Clock()
     claims: list[Claim] = []
     lanes = [Lane(1, "m0", 9), Lane(1, "m1", 9), Lane(1, "m2", 9)]
-    async with await Store.open(path, now_ms=clock) as store:
+    async with await Store.open(database, now_ms=clock) as store:
         await store.submit(BatchSpec("b"), [])
         await store.register_worker("w", host="h", pid=1, lease_ms=1)
         for step, *values in steps:
