@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from sqlalchemy import (
     Connection,
+    any_,
     bindparam,
     exists,
+    func,
     literal_column,
     null,
     select,
@@ -29,11 +31,15 @@ PROMOTE_AT_ONCE: Final = 1000
 
 
 @cache
-def claim_statement(lanes: int) -> ReturningUpdate[Any]:
+def claim_statement(lanes: int, *, skipping: bool = False) -> ReturningUpdate[Any]:
     """The claim: of each lane its best jobs, of these the best, marked as the worker's own.
 
     One statement, so that no two workers can take the same job; each lane reads only the first
     entries of the partial index `job_available`.
+
+    Args:
+        skipping: of each lane the best jobs that no other transaction holds, and these are held:
+            the words of PostgreSQL.
     """
     best = []
     for lane in range(lanes):
@@ -48,9 +54,13 @@ def claim_statement(lanes: int) -> ReturningUpdate[Any]:
             )
             .order_by(job.c.priority.desc(), job.c.key)
             .limit(bindparam(f"free_{lane}"))
-            .subquery()
         )
-        best.append(select(jobs.c.key, jobs.c.priority))
+        if skipping:
+            held = jobs.with_for_update(of=job, skip_locked=True).cte(f"lane_{lane}")
+            best.append(select(held.c.key, held.c.priority))
+        else:
+            offer = jobs.subquery()
+            best.append(select(offer.c.key, offer.c.priority))
     offered = union_all(*best).subquery()
     chosen = (
         select(offered.c.key)
@@ -58,11 +68,13 @@ def claim_statement(lanes: int) -> ReturningUpdate[Any]:
         .limit(bindparam("most"))
         .scalar_subquery()
     )
+    # An array, so that the server looks up each key, however many it guesses they will be.
+    among = job.c.key == any_(func.array(chosen)) if skipping else job.c.key.in_(chosen)
     # A worker that was rescued meanwhile is no worker: nobody would look after its jobs.
     registered = exists().where(worker.c.id == bindparam("holder"))
     return (
         update(job)
-        .where(job.c.key.in_(chosen), registered)
+        .where(among, registered)
         .values(
             state=literal_column(f"'{State.EXECUTING}'"),
             claim=job.c.claim + literal_column("1"),
@@ -132,7 +144,8 @@ def _claim(
             values[f"batch_{number}"] = lane.batch_key
             values[f"model_{number}"] = lane.model
             values[f"free_{number}"] = lane.free
-        rows = connection.execute(claim_statement(len(some)), values).all()
+        statement = claim_statement(len(some), skipping=connection.dialect.name != "sqlite")
+        rows = connection.execute(statement, values).all()
         taken = ((row.key, row.claim) for row in rows)
         note_all(connection, taken, now_ms, EventKind.CLAIMED, worker_id)
         # RETURNING keeps no order.

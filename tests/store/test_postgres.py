@@ -1,0 +1,95 @@
+"""What is PostgreSQL's own: several writers at once, plans, errors, connections that die."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy.dialects.postgresql import asyncpg
+
+from runner.store import calls, claims, reads, rescue, rows, settle, submit
+from runner.store.bare import in_postgres
+from runner.store.schema import job
+from tests.postgres import Server
+from tests.store.strangers import PostgresStranger, a_stranger
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def full(postgres_server: Server):
+    """A queue of 60,000 jobs, most of them final, in whose statistics a plan can go wrong."""
+    url = postgres_server.empty()
+    with a_stranger(url) as stranger:
+        for statement in (
+            "INSERT INTO batch (key, name, limits, created_ms) VALUES (1, 'b', '{}', 0)",
+            "INSERT INTO worker VALUES ('w', 'h', 1, 0, 0)",
+            """INSERT INTO job (batch_key, id, hash, model, state, priority, worker_id, finish,
+                 finalized_ms, scheduled_ms, created_ms, updated_ms)
+               SELECT 1, 'j' || n, '', 'm', state, 0,
+                 CASE WHEN state = 'executing' THEN 'w' END,
+                 CASE WHEN state = 'completed' THEN 'end_turn' END,
+                 CASE WHEN state = 'completed' THEN 1 END,
+                 CASE WHEN state = 'scheduled' THEN n END, 0, 0
+               FROM generate_series(1, 60000) AS n, LATERAL (SELECT CASE n % 20
+                 WHEN 0 THEN 'available' WHEN 1 THEN 'executing' WHEN 2 THEN 'scheduled'
+                 ELSE 'completed' END AS state) AS states""",
+            "INSERT INTO job_spec SELECT key, '{}', '{}' FROM job",
+            """INSERT INTO call (job_key, number, claim, resume_at, max_tokens, model, started_ms,
+                 ended_ms)
+               SELECT key, 1, 1, 0, 1, 'm', 0, CASE WHEN state <> 'executing' THEN 1 END
+               FROM job""",
+            """INSERT INTO chunk (job_key, call_key, seq, text)
+               SELECT job_key, key, seq, 'text' FROM call, generate_series(0, 1) AS seq""",
+            "ANALYZE",
+            "SET plan_cache_mode = force_generic_plan",
+        ):
+            stranger.execute(statement)
+        yield stranger
+    postgres_server.drop(url)
+
+
+def plan(stranger: PostgresStranger, statement: object) -> str:
+    """The server's plan for a statement of which it does not know the parameters."""
+    text = in_postgres(statement) if isinstance(statement, str) else compiled(statement)
+    parameters = {int(number) for number in re.findall(r"\$(\d+)", text)}
+    stranger.do(stranger.connection.execute(f"PREPARE planned AS {text}"))
+    try:
+        values = f"({', '.join(['NULL'] * max(parameters))})" if parameters else ""
+        rows = stranger.execute(f"EXPLAIN EXECUTE planned {values}")
+    finally:
+        stranger.execute("DEALLOCATE planned")
+    return "\n".join(row[0] for row in rows)
+
+
+def compiled(statement: Any) -> str:
+    return str(statement.compile(dialect=asyncpg.dialect()))
+
+
+@pytest.mark.parametrize(
+    ("statement", "wanted"),
+    [
+        pytest.param(claims.claim_statement(1, skipping=True), "job_available", id="claim"),
+        pytest.param(claims.claim_statement(9, skipping=True), "job_available", id="claim of 9"),
+        pytest.param(claims.PROMOTE, "job_due", id="promote"),
+        pytest.param(calls.BEGIN, "job_pkey", id="begin"),
+        pytest.param(calls.SAVE, "job_pkey", id="save"),
+        pytest.param(calls.SAVED, "chunk_seq", id="saved"),
+        pytest.param(calls.END, "call_", id="end"),
+        pytest.param(settle.SETTLE, "job_pkey", id="settle"),
+        pytest.param(rows.LOAD, "job_pkey", id="load"),
+        pytest.param(submit.PRESENT, "job_id", id="present"),
+        pytest.param(submit.HASHES, "job_id", id="hashes"),
+        pytest.param(submit.SUPERSEDE, "call_", id="supersede"),
+        pytest.param(reads.HELD_BY, "job_executing", id="held"),
+        pytest.param(rescue.rescue_statement([job.c.worker_id == "w"], 3, 0), "job_executing", id="rescue"),
+    ],
+)  # fmt: skip
+def test_no_statement_reads_a_whole_table(
+    full: PostgresStranger, statement: object, wanted: str
+) -> None:
+    text = plan(full, statement)
+    assert wanted in text, text
+    for table in ("job", "call", "chunk", "job_spec"):
+        assert f"Seq Scan on {table} " not in text, text
