@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ class Server:
     def drop(self, url: str) -> None:
         self.run(f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
 
+    def stop(self) -> None:
+        self.server.stop()
+
+    def start(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.server.start()
+
     def run(self, *statements: str, database: str = "postgres") -> list[Any]:
         """Statements from outside; the rows of the last."""
 
@@ -60,7 +69,9 @@ class Server:
             finally:
                 await connection.close()
 
-        return asyncio.run(connected())
+        # In a thread, because the test that asks may be in an event loop.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, connected()).result()
 
 
 async def connect(url: URL | str) -> asyncpg.Connection:

@@ -26,6 +26,8 @@ T = TypeVar("T")
 READERS: Final = 4
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 30
+# For a server that says nothing at all; longer than its own, so that else it tells what it was.
+COMMAND_TIMEOUT_S: Final = 35
 LOCK_TIMEOUT_S: Final = 10
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 60
 RECYCLE_S: Final = 1_800
@@ -150,8 +152,7 @@ class PostgresDatabase:
             hide_parameters=True,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
-                # Longer than the server's own, so that in the rule the server says what it was.
-                "command_timeout": STATEMENT_TIMEOUT_S + 5,
+                "command_timeout": COMMAND_TIMEOUT_S,
                 "server_settings": {
                     "application_name": "runner",
                     "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",

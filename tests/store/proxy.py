@@ -1,0 +1,113 @@
+"""A network that fails on purpose, between the store and a PostgreSQL server."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+
+from sqlalchemy.engine import URL, make_url
+
+
+class Trouble(StrEnum):
+    NONE = "none"
+    LOSE_ANSWER = "the next COMMIT is done, and its answer is lost"
+    LOSE_COMMIT = "the next COMMIT never arrives"
+    SILENT = "nothing passes any more, and nobody is told"
+
+
+class Proxy:
+    """Passes bytes on, until it is told otherwise."""
+
+    def __init__(self, url: URL) -> None:
+        self._server = f"{url.query['host']}/.s.PGSQL.5432"
+        self.trouble = Trouble.NONE
+        self.cuts = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        async with server:
+            await stop.wait()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, near: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if self.trouble is Trouble.SILENT:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            client.close()
+            return
+        far, server = await asyncio.open_unix_connection(self._server)
+        answers = asyncio.ensure_future(self._pass_on(far, client))
+        try:
+            await self._ask(near, server, answers)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            answers.cancel()
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await answers
+            server.close()
+            client.close()
+
+    async def _ask(
+        self, near: asyncio.StreamReader, server: asyncio.StreamWriter, answers: asyncio.Task[None]
+    ) -> None:
+        while data := await near.read(65536):
+            if b"COMMIT" in data and self.trouble in {Trouble.LOSE_ANSWER, Trouble.LOSE_COMMIT}:
+                trouble, self.trouble = self.trouble, Trouble.NONE
+                self.cuts += 1
+                if trouble is Trouble.LOSE_ANSWER:
+                    answers.cancel()
+                    server.write(data)
+                    # In order: the server does what it was sent before it sees the end.
+                    server.write_eof()
+                    await asyncio.sleep(0)
+                return
+            if self.trouble is Trouble.SILENT:
+                await asyncio.Event().wait()
+            server.write(data)
+            await server.drain()
+
+    async def _pass_on(self, far: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        while data := await far.read(65536):
+            if self.trouble is Trouble.SILENT:
+                await asyncio.Event().wait()
+            client.write(data)
+            await client.drain()
+        client.close()
+
+
+@contextmanager
+def a_proxy(database: str) -> Iterator[tuple[Proxy, str]]:
+    """A proxy, and the database's URL through it."""
+    url = make_url(database)
+    proxy = Proxy(url)
+    ready, loops = threading.Event(), []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loops.append((asyncio.get_running_loop(), stop))
+        await proxy.serve(ready, stop)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    assert ready.wait(10)
+    through = url.set(host="127.0.0.1", port=proxy.port, query={})
+    try:
+        yield proxy, through.render_as_string(hide_password=False)
+    finally:
+        ((loop, stop),) = loops
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)

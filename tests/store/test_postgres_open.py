@@ -1,0 +1,52 @@
+"""Opening a queue on a server: whose database it is, and what is there."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from runner.errors import NotADatabase, SchemaTooNew, StoreUnavailable
+from runner.store.database import the_database
+from runner.store.store import Store
+from tests.postgres import Server
+from tests.store.hands import postgres_only
+from tests.store.strangers import a_stranger
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_another_programs_tables_are_left_alone(postgres_server: Server) -> None:
+    for table in ("alembic_version (version_num text)", "job (id int)"):
+        url = postgres_server.bare()
+        with a_stranger(url) as stranger:
+            stranger.execute(f"CREATE TABLE {table}")
+            with pytest.raises(NotADatabase, match="of another program; it was left as it is"):
+                await Store.open(url)
+            assert stranger.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        postgres_server.drop(url)
+
+
+@postgres_only
+async def test_a_newer_queue_is_refused(database: str) -> None:
+    with a_stranger(database) as stranger:
+        stranger.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(SchemaTooNew, match="has schema version 9999"):
+        await Store.open(database)
+
+
+def test_several_first_starts_at_once(postgres_server: Server) -> None:
+    url = postgres_server.bare()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: the_database(url).upgrade(), range(4)))
+    assert the_database(url).current() == "0002"
+    postgres_server.drop(url)
+
+
+async def test_what_is_not_there_is_said(postgres_server: Server) -> None:
+    url = postgres_server.bare()
+    with pytest.raises(StoreUnavailable, match="no queue in the database 'bare_"):
+        await Store.open(url, create=False)
+    postgres_server.drop(url)
+    with pytest.raises(StoreUnavailable, match=r"there is no database 'bare_.*createdb"):
+        await Store.open(url)
