@@ -72,6 +72,23 @@ async def test_a_save_that_waits_for_a_take_over_is_refused(hands, store, databa
     assert await store.pieces(claim.job_key) == []
 
 
+async def test_a_call_is_not_begun_while_a_take_over_is_under_way(
+    hands, store, database: str
+) -> None:
+    """Without the turn, the zombie would see the job as it was before, and begin a call of it."""
+    await hands.submit()
+    claim = await hands.claim("w1")
+    with a_stranger(database) as taker, a_stranger(database) as looker:
+        taker.execute("BEGIN")
+        taker.execute(f"SELECT pg_advisory_xact_lock({postgres.TURN})")
+        taker.execute("UPDATE job SET claim = claim + 1 WHERE key = ?", (claim.job_key,))
+        beginning = asyncio.ensure_future(hands.begin(claim))
+        await until(lambda: beginning.done() or somebody_waits(looker))
+        taker.execute("COMMIT")
+        with pytest.raises(ClaimLost):
+            await beginning
+
+
 async def test_saves_of_several_processes_do_not_wait_for_each_other(
     hands, store, database: str
 ) -> None:
