@@ -39,7 +39,8 @@ def run(
       runner run jobs.yaml --simulate --db trial.db
 
     Exit status: 0 if all documents of these batches are complete, 1 if some are not, 2 for a wrong
-    job file, 3 if a spend cap stopped it, 4 if the key was refused, 130 if it was interrupted.
+    job file, 3 if a budget or a spend cap stopped it, 4 if the key was refused, 130 if it was
+    interrupted.
     """
     job_files = read_job_files(files, batch)
 

@@ -15,7 +15,7 @@ import anyio
 from runner import faults
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, PastCall, Send, Step
-from runner.errors import ClaimLost, StoreError
+from runner.errors import BudgetReached, ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.jobs.states import State
 from runner.jobs.traits import ModelTraits, PrefillAnswer
@@ -154,7 +154,11 @@ class JobRun:
                     await self._settle(ready)
                     return False
                 calling = ready
-                call_key = await self._begin(calling, loop, step)
+                try:
+                    call_key = await self._begin(calling, loop, step)
+                except BudgetReached as reached:
+                    await self._out_of_budget(reached)
+                    return False
                 saver = self._saver(call_key, next_seq)
                 if not self.proven:
                     self._savers = [saver]
@@ -292,6 +296,13 @@ class JobRun:
             last_words=loop.document.tail(LAST_WORDS),
         )
         return call_key
+
+    async def _out_of_budget(self, reached: BudgetReached) -> None:
+        """The batch's budget has no room for the next call: the job waits, at no cost."""
+        if reached.paused:
+            batch = self._place.batch_name(self.claim.batch_key)
+            self._place.progress.notice(f"{batch} is paused: {reached.reason}")
+        await self._settle(judgement.out_of_budget(reached))
 
     async def _stream(
         self, loop: ContinuationLoop, calling: Calling, saver: Saver

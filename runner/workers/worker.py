@@ -205,6 +205,8 @@ class Worker:
             return []
         self._batches |= {batch.key: batch for batch in await self._store.batches()}
         lanes: dict[int, list[Lane]] = {}
+        # What the budget has room for, where some wait for it: others would only be refused.
+        room = {lane.batch_key: lane.most for lane in open_lanes if lane.most is not None}
         for lane in open_lanes:
             if self._batches[lane.batch_key].simulated is not self._simulated:
                 continue
@@ -217,6 +219,7 @@ class Worker:
         claims: list[Claim] = []
         for batch_key, batch_lanes in lanes.items():
             free = self._batches[batch_key].limits.concurrency - by_batch[batch_key]
+            free = min(free, room.get(batch_key, free))
             if self._settings.concurrency is not None:
                 ours = self._settings.concurrency - len(self._running) - len(claims)
                 free = min(free, ours)
