@@ -26,6 +26,7 @@ LEARNED = (
     "input_tokens",
     "output_characters",
     "output_tokens",
+    "thinking_tokens",
     "most_output_tokens",
     "stream_ms",
 )

@@ -156,6 +156,23 @@ class CallStart:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What the API has told of a call that runs, and what is known of its output so far: what its
+    books begin with, should its process die.
+
+    Args:
+        usage: the input as it is billed; `output_tokens` are those that will not be found in its
+            saved text: thinking, and words that were left out.
+        lost_output_tokens: the part of these that never enters the document.
+        rates: the price, by the length that the input really has; None where it is not known.
+    """
+
+    usage: Usage
+    lost_output_tokens: int = 0
+    rates: Rates | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LearnedCalls:
     """What a batch's calls of one number in their jobs have been like: sums over `calls` of them.
 
@@ -174,6 +191,7 @@ class LearnedCalls:
     input_tokens: int
     output_characters: int
     output_tokens: int
+    thinking_tokens: int
     most_output_tokens: int
     stream_ms: int
 
@@ -389,3 +407,28 @@ class WorkerRow:
     started_ms: int
     lease_until_ms: int
     alive: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownJob:
+    """What is there already of a job that is about to be submitted.
+
+    Args:
+        hash: of the prompt it is known under.
+        finish: how its document ended; None where it did not.
+        output_tokens: paid for so far, of an unfinished one.
+    """
+
+    hash: bytes
+    state: State
+    finish: Finish | None
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJob:
+    """A job whose document ended, and what each of its calls used."""
+
+    batch_key: int
+    spec: JobSpec
+    calls: tuple[Usage, ...]

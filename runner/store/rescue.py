@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from runner.jobs.states import State
-from runner.store.calls import break_open_call
+from runner.store.broken import break_open_call
 from runner.store.events import note
 from runner.store.records import EventKind
 from runner.store.schema import call, chunk, job, state_in, worker

@@ -324,8 +324,9 @@ learned = Table(
             ("cut_calls", "those of them that `max_tokens` cut"),
             ("input_characters", "characters of their requests' texts"),
             ("input_tokens", "tokens of their whole input"),
-            ("output_characters", "characters of their answers"),
+            ("output_characters", "characters of their answers' texts"),
             ("output_tokens", "tokens of their answers"),
+            ("thinking_tokens", "those of them that went into thinking"),
             ("most_output_tokens", "tokens of the longest answer"),
             ("stream_ms", "time from their requests to their ends"),
         )

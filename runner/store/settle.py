@@ -8,7 +8,8 @@ from sqlalchemy import Connection, bindparam, null, update
 
 from runner.jobs.call import CallOutcome
 from runner.jobs.states import State, allowed_before
-from runner.store.calls import HELD, break_open_call, close, fence, lost
+from runner.store.broken import break_open_call
+from runner.store.calls import HELD, close, fence, lost
 from runner.store.engine import storable
 from runner.store.events import note
 from runner.store.records import Claim, EventKind, Settlement

@@ -24,6 +24,7 @@ from runner.store.reading import no_database
 from runner.store.records import (
     CallStart,
     Claim,
+    Counted,
     Lane,
     OnConflict,
     Refusal,
@@ -327,6 +328,15 @@ class Store(OrderingStore):
         """
         return self._writer.submit(
             lambda connection: calls.judge(connection, claim, call_key, verdict)
+        )
+
+    def count(self, claim: Claim, call_key: int, counted: Counted) -> asyncio.Future[None]:
+        """Write down how the open call is billed so far; resolves when it is committed.
+
+        The future fails with ClaimLost where another worker holds the job now.
+        """
+        return self._writer.submit(
+            lambda connection: calls.count(connection, claim, call_key, counted)
         )
 
     async def end_call(self, claim: Claim, call_key: int, outcome: CallOutcome) -> None:

@@ -22,7 +22,7 @@ from runner.jobs.spec import (
     shape_hash,
 )
 from runner.jobs.states import State, allowed_before
-from runner.store.calls import break_open_call
+from runner.store.broken import break_open_call
 from runner.store.engine import driver
 from runner.store.events import note_of_jobs
 from runner.store.records import EventKind, OnConflict, SubmitReceipt

@@ -83,6 +83,7 @@ class JobRun:
         self._scope: anyio.CancelScope | None = None
         self._trial: asyncio.Lock | None = None  # held while we find out about prefill
         self._progressed = False  # text was saved in this run
+        self._spent_nano_usd = 0  # on the document's calls, as far as they count
         self._savers: list[Saver] = []  # the open call's, or one that saved text
 
     @property
@@ -135,6 +136,9 @@ class JobRun:
             spec, traits, [_past(call, loaded.counted_from) for call in loaded.calls]
         )
         next_seq = loaded.next_seq
+        self._spent_nano_usd = sum(
+            call.cost_nano_usd or 0 for call in loaded.calls if call.number > loaded.counted_from
+        )
         step = loop.next_step()
         while isinstance(step, Send):
             if let_go := self._to_let_go():
@@ -246,10 +250,13 @@ class JobRun:
                 if isinstance(leave, Rest):
                     return judgement.at_rest(leave.seconds)
                 permit = leave
-                start = place.money.start(claim, loop, send, need, marked, permit.limit_key)
+                price = place.money.price(claim, loop.spec)
+                start = place.money.start(
+                    claim, loop, send, need, marked, permit.limit_key, price, self._spent_nano_usd
+                )
                 if isinstance(start, Finished):
                     return judgement.of_end(start)
-                calling = Calling(need, marked, permit, start)
+                calling = Calling(need, marked, permit, start, price)
                 marked = permit = None  # they are the call's from here on
                 return calling
             return self._to_let_go() or judgement.HANDED_BACK
@@ -337,7 +344,11 @@ class JobRun:
                     self._take(loop.end(outcome), saver, loop.verdict, calling)
                     await saver.drain()
         outcome = replace(outcome, verdict=loop.verdict, rejected=loop.rejected)
-        return error, calling.ended(outcome, place.money)
+        outcome = calling.ended(outcome, place.money)
+        self._spent_nano_usd += outcome.charge.cost_nano_usd or 0
+        if words := place.money.beyond(self.claim, calling.start, outcome):
+            place.progress.notice(f"job {self.claim.job_id}: {words}")
+        return error, outcome
 
     def _explained(
         self, outcome: CallOutcome, error: CallError | None, loop: ContinuationLoop
@@ -359,6 +370,8 @@ class JobRun:
         calling.kept_characters += len(text)
         if verdict is not None:
             saver.judge(verdict)
+        if not saver.counted:
+            saver.count(calling.so_far())
         self._progressed = True
         saver.add(text)
         progress = self._place.progress

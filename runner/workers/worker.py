@@ -77,7 +77,7 @@ class Worker:
             needs=Needs(store),
             caching=Caching(),
             pacing=self._pacing,
-            money=Money(),
+            money=Money(client.base_url, lambda key: self._batches[key].limits),
             progress=self.progress,
             settings=settings,
             random=random or Random(),  # noqa: S311  jitter needs no secrecy
