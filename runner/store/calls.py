@@ -14,7 +14,7 @@ from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
-from runner.store import budget
+from runner.store import budget, prefixes
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
@@ -164,6 +164,7 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
         raise lost(claim)
     if refused := budget.reserve(connection, claim, start):
         return refused
+    rates = start.rates
     rows = connection.execute(
         BEGIN,
         {
@@ -172,9 +173,9 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_usage_estimated": 1,
             "call_prompt_tokens": start.prompt_tokens,
             "call_dropped_output_tokens": start.dropped_output_tokens,
-            "call_reserved_nano_usd": 0 if start.rates is None else start.reservation.nano_usd,
+            "call_reserved_nano_usd": 0 if rates is None else start.reservation.nano_usd,
             "call_reserved_output_tokens": start.reservation.output_tokens,
-            **_price_values(start.rates),
+            **_price_values(rates),
             "call_number": start.number,
             "call_strategy": start.strategy,
             "call_resume_at": start.resume_at,
@@ -183,6 +184,7 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_started_ms": now_ms,
         },
     ).all()
+    prefixes.begun(connection, claim.batch_key, start.beginnings)
     return int(rows[0].key)
 
 

@@ -140,6 +140,7 @@ class CallStart:
         prompt_tokens: the part of the input that is the prompt; the rest is the document so far.
         dropped_output_tokens: output of earlier calls that leaves the document with this one.
         limit_key: the rate limits it falls under; None where nobody keeps them.
+        beginnings: of a job's first call, the hashes of the beginnings it shares with others.
     """
 
     number: int
@@ -153,6 +154,7 @@ class CallStart:
     prompt_tokens: int | None = None
     dropped_output_tokens: int = 0
     limit_key: str | None = None
+    beginnings: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,8 @@ class Settlement:
         delay_ms: for `scheduled` and `retryable`: how long from now.
         reset_attempt: the job made progress since its last error, so its retry budget is full
             again (before this settlement counts its own attempt).
+        error_name: of a job that failed, what tells this error from others: its HTTP status and
+            type, or our own name for it. The breaker counts by it.
     """
 
     state: State
@@ -248,6 +252,7 @@ class Settlement:
     error: str | None = None
     delay_ms: int = 0
     reset_attempt: bool = False
+    error_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +396,44 @@ class OpenLane(NamedTuple):
     model: str
     available: int
     most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaceMember:
+    """A process that uses rate limits which others share.
+
+    Args:
+        concurrency: calls it would have open at once now.
+        in_flight: calls it has open now.
+    """
+
+    worker_id: str
+    concurrency: int
+    in_flight: int
+    seen_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaceRow:
+    """Rate limits that the processes on one database share.
+
+    Args:
+        name: credential, endpoint and class of models, for a reader.
+        cooled_until_ms: until then no call may start.
+        cause: why, in words.
+        requests_per_minute, input_tokens_per_minute, output_tokens_per_minute: as the API last
+            told them; None where it did not.
+    """
+
+    limit_key: str
+    name: str
+    cooled_until_ms: int
+    cause: str | None
+    requests_per_minute: int | None
+    input_tokens_per_minute: int | None
+    output_tokens_per_minute: int | None
+    updated_ms: int
+    members: tuple[PaceMember, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

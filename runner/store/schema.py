@@ -370,7 +370,7 @@ shared_prefix = Table(
     metadata,
     Column("batch_key", Whole, ForeignKey("batch.key", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="the batch"),
     Column("hash", LargeBinary, primary_key=True, nullable=False, comment="hash of the model and the beginning of the prompt"),
-    Column("jobs", Whole, nullable=False, comment="jobs that were submitted with this beginning"),
+    Column("jobs", Whole, nullable=False, comment="jobs with this beginning whose first call is not made yet"),
     Column("warm_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then the prompt cache holds it"),
     Column("warming_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then others wait for the call that writes it there"),
     sqlite_strict=True,

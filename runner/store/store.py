@@ -18,7 +18,6 @@ from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
 from runner.store import calls, claims, migrate, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
-from runner.store.ordering import OrderingStore
 from runner.store.patience import Told
 from runner.store.reading import no_database
 from runner.store.records import (
@@ -32,6 +31,7 @@ from runner.store.records import (
     SubmitReceipt,
 )
 from runner.store.submit import Jobs
+from runner.store.warming import WarmingStore
 
 
 def wall_clock() -> int:
@@ -39,7 +39,7 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Store(OrderingStore):
+class Store(WarmingStore):
     """One database. Writes go through one thread and are answered when they are on the disk;
     reads never wait for them. Made by `Store.open`."""
 

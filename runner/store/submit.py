@@ -12,16 +12,19 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from runner.errors import StoreError, SubmitConflict, UsageError
+from runner.jobs.beginnings import beginnings
 from runner.jobs.price import Rates
 from runner.jobs.spec import (
     BatchLimits,
     BatchSpec,
     Budget,
+    Caching,
     JobSpec,
     canonical_json,
     shape_hash,
 )
 from runner.jobs.states import State, allowed_before
+from runner.store import prefixes
 from runner.store.broken import break_open_call
 from runner.store.engine import driver
 from runner.store.events import note_of_jobs
@@ -91,6 +94,7 @@ class Prepared(NamedTuple):
     priority: int
     settings: str
     shape: str
+    beginnings: tuple[bytes, ...] = ()  # hashes of those that others may share
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ def prepared(spec: JobSpec) -> Prepared:
         spec.priority,
         _storable_json(settings),
         _storable_json(text),
+        () if spec.caching is Caching.OFF else tuple(one.hash for one in beginnings(spec)),
     )
 
 
@@ -279,6 +284,8 @@ def put_slice(
         sql.execute(REPLACE_JOB, (one.hash, one.model, one.priority, now_ms, key))
         sql.execute(REPLACE_SPEC, (one.settings, one.shape, key))
     note_of_jobs(connection, [key for key, _ in replaced], now_ms, EventKind.REPLACED)
+    queued = (*new.values(), *(one for _, one in replaced))
+    prefixes.count(sql, batch_key, (one.beginnings for one in queued))
     return SubmitReceipt(
         batch_key,
         new=len(new),

@@ -115,7 +115,11 @@ class JobRun:
             # One job that meets a fault of ours must not end the night for all the others.
             log.exception("job %s: a fault in the program", self.claim.job_id)
             await self._let_go(
-                Settlement(State.DISCARDED, error=f"a fault in the program: {bug!r:.200}")
+                Settlement(
+                    State.DISCARDED,
+                    error=f"a fault in the program: {bug!r:.200}",
+                    error_name=f"a fault in the program, {type(bug).__name__}",
+                )
             )
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(HAND_BACK_S, shield=True):
@@ -123,6 +127,7 @@ class JobRun:
             raise
         finally:
             self._place.progress.live.pop(self.claim.job_key, None)
+            self._place.caching.left(self.claim)
 
     async def _go_on(self, loaded: LoadedJob) -> None:
         while await self._write(loaded):
@@ -135,6 +140,7 @@ class JobRun:
         loop = ContinuationLoop(
             spec, traits, [_past(call, loaded.counted_from) for call in loaded.calls]
         )
+        place.caching.resumed(self.claim, loaded.calls)
         next_seq = loaded.next_seq
         self._spent_nano_usd = sum(
             call.cost_nano_usd or 0 for call in loaded.calls if call.number > loaded.counted_from
@@ -291,7 +297,8 @@ class JobRun:
 
     async def _begin(self, calling: Calling, loop: ContinuationLoop, send: Send) -> int:
         faults.hit("call.before_begin")
-        call_key = await self._place.store.begin_call(self.claim, calling.start)
+        start = replace(calling.start, beginnings=calling.marked.beginnings)
+        call_key = await self._place.store.begin_call(self.claim, start)
         loop.begin(send)
         progress = self._place.progress
         progress.calls += 1
