@@ -79,6 +79,7 @@ class JobRun:
         self._place = workplace
         # Why its batch is paused: the call that runs goes on to its end, and no other is begun.
         self.paused: str | None = None
+        self.in_call = False  # a call was begun and not yet ended: its cost is set aside
         self._interrupted: Interruption | None = None
         self._scope: anyio.CancelScope | None = None
         self._trial: asyncio.Lock | None = None  # held while we find out about prefill
@@ -147,6 +148,7 @@ class JobRun:
         )
         step = loop.next_step()
         while isinstance(step, Send):
+            self.in_call = False
             if let_go := self._to_let_go():
                 await self._settle(let_go)
                 return False
@@ -169,6 +171,7 @@ class JobRun:
                 except BudgetReached as reached:
                     await self._out_of_budget(reached)
                     return False
+                self.in_call = True
                 saver = self._saver(call_key, next_seq)
                 if not self.proven:
                     self._savers = [saver]

@@ -20,7 +20,7 @@ PAUSES = {
 }
 
 # A call that ends may leave room at any moment; who waits is not claimed before there is some.
-BUDGET_WAIT_MS = 1_000
+BUDGET_WAIT_MS = 250
 
 HANDED_BACK = Settlement(State.AVAILABLE)
 RESTARTED = Settlement(

@@ -217,8 +217,16 @@ class Worker:
             return []
         self._batches |= {batch.key: batch for batch in await self._store.batches()}
         lanes: dict[int, list[Lane]] = {}
-        # What the budget has room for, where some wait for it: others would only be refused.
-        room = {lane.batch_key: lane.most for lane in open_lanes if lane.most is not None}
+        # What the budget has room for, where it had none for some: others would only be refused,
+        # and so would those be that were claimed and have not begun their calls yet.
+        beginning = Counter(
+            run.claim.batch_key for run in self._running.values() if not run.in_call
+        )
+        room = {
+            lane.batch_key: lane.most - beginning[lane.batch_key]
+            for lane in open_lanes
+            if lane.most is not None
+        }
         for lane in open_lanes:
             if self._batches[lane.batch_key].simulated is not self._simulated:
                 continue
