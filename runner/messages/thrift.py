@@ -31,6 +31,8 @@ _FIRST_STAKE: Final = 1 / 11  # of what that document's input came to, at most
 _LATER_STAKE: Final = 1 / 100  # of what the batch's input came to, where enough was learned
 _ENOUGH_SEEN: Final = 4
 _LIKELY: Final = 0.5
+# Where this part of the unfinished jobs has a beginning, the next ones to begin have it.
+_NEARLY_ALL: Final = 0.9
 # Waiting, queueing and the first token come on top of the time that a stream takes.
 _MARGIN: Final = 0.85
 _SLOW_TOKENS_PER_SECOND: Final = 20
@@ -176,6 +178,34 @@ class Thrift:
             if self.multiples.pays(ttl, reads) and self._may_stake(stake, gain, look):
                 return Bet(at, ttl, stake)
         return None
+
+    def share(
+        self, *, tokens: float, jobs: int, others: int, company: int, slots: int, call_s: float
+    ) -> Bet | None:
+        """The mark for a beginning that other jobs have and the cache does not hold; None: none
+        pays.
+
+        Args:
+            tokens: how long it is.
+            jobs: other jobs that have it and whose first call is not made yet.
+            others: unfinished jobs of the batch, with that beginning or not.
+            company: jobs that wait for it to be written.
+            slots: how many calls may be open at once.
+            call_s: how long a call is expected to take.
+        """
+        if tokens < self.minimum_tokens or jobs <= 0:
+            return None
+        part = min(1.0, jobs / max(1, others))
+        # Between two jobs of this beginning, as calls end and others begin.
+        ttl = self.ttl(call_s / max(1.0, slots * part))
+        if ttl is not None and part >= _NEARLY_ALL and self.multiples.pays(ttl, jobs):
+            return Bet(0, ttl, 0.0)
+        ttl = ttl or Ttl.MINUTES
+        if self.multiples.pays(ttl, company):
+            return Bet(0, ttl, 0.0)
+        stake = tokens * self.multiples.surcharge(ttl)
+        covered = stake <= self.purse.saved - self.purse.staked
+        return Bet(0, ttl, stake) if covered and self.multiples.pays(ttl, jobs) else None
 
     def _may_stake(self, stake: float, gain: float, look: Outlook) -> bool:
         purse = self.purse
