@@ -131,6 +131,44 @@ def _least_and_most(
     help="Seconds' worth of a limit that may be used at once.",
 )
 @click.option(
+    "--ramp-rpm",
+    type=click.IntRange(0),
+    default=0,
+    help="By how many requests a minute the rate may grow within a minute; 0: no limit.",
+)
+@click.option(
+    "--spend-cap-tokens",
+    type=click.IntRange(0),
+    default=0,
+    help="Refuse all, as at a monthly cap, once so many tokens were billed.",
+)
+@click.option(
+    "--own-limit-tokens",
+    type=click.IntRange(0),
+    default=0,
+    help="The same, as at a limit that the owner set.",
+)
+@click.option(
+    "--overloaded-seconds",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Answer 529 for so long from the first request on.",
+)
+@click.option(
+    "--time-factor",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    help="Let time pass so many times faster here: speeds, limits, waits.",
+)
+@click.option(
+    "--bills",
+    "bills_kept",
+    type=click.IntRange(0),
+    default=SimulatorOptions.bills_kept,
+    show_default=True,
+    help="How many of the latest bills to keep.",
+)
+@click.option(
     "--fault",
     "faults",
     multiple=True,
@@ -178,6 +216,12 @@ def simulate(
     itpm: int,
     otpm: int,
     burst_seconds: float,
+    ramp_rpm: int,
+    spend_cap_tokens: int,
+    own_limit_tokens: int,
+    overloaded_seconds: float,
+    time_factor: float,
+    bills_kept: int,
     faults: dict[str, float],
     script: dict[int, str],
     retry_after_seconds: int,
@@ -187,7 +231,8 @@ def simulate(
 ) -> None:
     """Serve a simulated Messages API on this machine, until Ctrl-C.
 
-    Prints its address as soon as it listens; `GET /books` tells what it has done.
+    Prints its address as soon as it listens; `GET /books` tells what it has done, and
+    `POST /control` changes limits, faults and caps while it runs (docs/simulator.md).
 
     \b
     Example:
@@ -208,6 +253,12 @@ def simulate(
         input_tokens_per_minute=itpm,
         output_tokens_per_minute=otpm,
         burst_s=burst_seconds,
+        ramp_requests_per_minute=ramp_rpm,
+        spend_cap_tokens=spend_cap_tokens,
+        own_limit_tokens=own_limit_tokens,
+        overloaded_s=overloaded_seconds,
+        time_factor=time_factor,
+        bills_kept=bills_kept,
         faults=faults,
         fault_script=script,
         retry_after_s=retry_after_seconds,

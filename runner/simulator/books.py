@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any
 
 from runner.simulator.cache import InputUsage
@@ -39,6 +40,48 @@ class Restart:
 
     prompt: str
     generated_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What one request for a message was billed, written when its answer ended.
+
+    Args:
+        request_id: as its `request-id` header said it.
+        prompt: digest of the prompt.
+        input_tokens: those that were neither written to nor read from the prompt cache.
+        output_tokens: of a broken stream, what was generated.
+        stop_reason: None where the stream broke or the client went.
+        began_ms, ended_ms: when its answer began and ended, milliseconds since 1970.
+    """
+
+    request_id: str
+    model: str
+    prompt: str
+    input_tokens: int
+    cache_creation_5m_tokens: int
+    cache_creation_1h_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+    stop_reason: str | None
+    began_ms: int
+    ended_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Impatience:
+    """A request that came within the time for which a 429 had asked for patience.
+
+    Args:
+        rate_class: the class of models whose limit it was.
+        since_429_s: seconds since that 429 was answered. A few thousandths may mean that it was
+            on its way already.
+        early_s: seconds that were left. Both are the clients' seconds.
+    """
+
+    rate_class: str
+    since_429_s: float
+    early_s: float
 
 
 class Coverage:
@@ -113,6 +156,8 @@ class Books:
             request, an opening, a comment, a circle.
         output_tokens_billed: what the answers' own usage came to; a broken stream is billed for
             what was generated.
+        billed_requests: answers that ended and were billed; `bills` has the latest of them.
+        impatient: requests that came before the `retry-after` of a 429 was over.
     """
 
     requests: int = 0
@@ -133,6 +178,10 @@ class Books:
     cache_creation_1h_tokens: int = 0
     cache_read_tokens: int = 0
     output_tokens_billed: int = 0
+    billed_requests: int = 0
+    impatient: int = 0
+    bills: deque[Bill] = field(default_factory=deque)
+    impatient_log: list[Impatience] = field(default_factory=list)
     divergence_log: list[Divergence] = field(default_factory=list)
     restart_log: list[Restart] = field(default_factory=list)
     prompts: dict[str, PromptBooks] = field(default_factory=dict)
@@ -150,7 +199,11 @@ class Books:
 
     def reset(self) -> None:
         """Begin anew; streams that are open now stay counted as open."""
-        fresh = Books(streams_open=self.streams_open, _waiting=self._waiting)
+        fresh = Books(
+            streams_open=self.streams_open,
+            bills=deque(maxlen=self.bills.maxlen),
+            _waiting=self._waiting,
+        )
         self.__dict__.update(fresh.__dict__)
 
     def as_dict(self, *, detail: bool = False) -> dict[str, Any]:
@@ -160,12 +213,34 @@ class Books:
             for name, value in self.__dict__.items()
             if isinstance(value, (int, Counter))
         }
+        told["impatient_log"] = [asdict(entry) for entry in self.impatient_log]
         told["divergence_log"] = [asdict(entry) for entry in self.divergence_log]
         told["restart_log"] = [asdict(entry) for entry in self.restart_log]
         told["prompts_seen"] = len(self.prompts)
         if detail:
             told["prompts"] = [prompt.as_dict() for prompt in self.prompts.values()]
         return told
+
+    def bills_from(self, number: int) -> dict[str, Any]:
+        """The kept bills from the `number`-th ever written on, from 0, as `GET /books/bills` does.
+
+        `next` is the number to ask from the next time; `lost` says how many of those asked for
+        are kept no more.
+        """
+        first = self.billed_requests - len(self.bills)
+        bills = islice(self.bills, max(0, number - first), None)
+        return {
+            "bills": [asdict(bill) for bill in bills],
+            "next": self.billed_requests,
+            "lost": max(0, first - number),
+        }
+
+    def asked_too_early(self, rate_class: str, since_429_s: float, early_s: float) -> None:
+        """A request came within the time for which a 429 had asked for patience."""
+        self.impatient += 1
+        if len(self.impatient_log) < _LOG_LENGTH:
+            self.impatient_log.append(Impatience(rate_class, since_429_s, early_s))
+        self._changed()
 
     def asked(self, kind: str) -> None:
         """A request came."""
@@ -247,13 +322,15 @@ class Books:
         self.streams_open_most = max(self.streams_open_most, self.streams_open)
         self._changed()
 
-    def closed(self, output_tokens: int, stop_reason: str | None, *, disconnected: bool) -> None:
+    def closed(self, bill: Bill, *, disconnected: bool) -> None:
         """It ended: with a stop reason, or broken, or because the client went."""
         self.streams_open -= 1
-        self.output_tokens_billed += output_tokens
+        self.output_tokens_billed += bill.output_tokens
+        self.billed_requests += 1
+        self.bills.append(bill)
         self.disconnects += disconnected
-        if stop_reason is not None:
-            self.stop_reasons[stop_reason] += 1
+        if bill.stop_reason is not None:
+            self.stop_reasons[bill.stop_reason] += 1
         self._changed()
 
     def _changed(self) -> None:

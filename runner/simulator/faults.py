@@ -100,11 +100,17 @@ class Fault:
     def problem(self, retry_after_s: int) -> ApiProblem:
         """The HTTP error of a fault that is one."""
         status, type_, message, code = _ANSWERS[self.kind]
-        headers = {}
+        wait_s: float | None = None
         if self.kind in {FaultKind.HTTP_429, FaultKind.HTTP_429_RAMP}:
-            headers["retry-after"] = str(self.number if self.number is not None else retry_after_s)
+            wait_s = self.number if self.number is not None else retry_after_s
         html = _BAD_GATEWAY if self.kind is FaultKind.HTTP_502_HTML else None
-        return ApiProblem(status, type_, message, code, headers, html)
+        return ApiProblem(status, type_, message, code, html=html, retry_after_s=wait_s)
+
+
+def problem_of(kind: FaultKind, retry_after_s: float | None = None) -> ApiProblem:
+    """The answer of a kind of fault that is an HTTP error, met for a reason and not by chance."""
+    status, type_, message, code = _ANSWERS[kind]
+    return ApiProblem(status, type_, message, code, retry_after_s=retry_after_s)
 
 
 class FaultPlan:

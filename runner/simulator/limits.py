@@ -5,10 +5,10 @@ Source: Messages API documentation, rate limits.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
+from runner.simulator.clock import Clock
 from runner.simulator.problems import ApiProblem
 
 _NAMES = {
@@ -42,16 +42,33 @@ class RateLimits:
         per_minute: limits by name (`requests`, `input-tokens`, `output-tokens`); 0 is no limit.
         burst_s: how many seconds' worth may be used at once: 60 for a limit kept by the minute,
             1 for one that is enforced by the second.
-        now_s: a monotonic clock, in seconds.
+        now_s: monotonic seconds of the clock.
+        clock: whose minutes they are; headers tell the limits in the clients' minutes.
     """
 
-    def __init__(self, per_minute: dict[str, int], burst_s: float, now_s: float) -> None:
-        self._buckets = {}
+    def __init__(
+        self,
+        per_minute: Mapping[str, int],
+        burst_s: float,
+        now_s: float,
+        clock: Clock | None = None,
+    ) -> None:
+        self._clock = clock or Clock()
+        self._buckets: dict[str, _Bucket] = {}
+        self.change(per_minute, burst_s, now_s)
+
+    def change(self, per_minute: Mapping[str, int], burst_s: float, now_s: float) -> None:
+        """Set other limits; a bucket stays as full as it was, and may be as empty."""
+        old, self._buckets = self._buckets, {}
         for name, limit in per_minute.items():
             if limit:
                 # Even a limit enforced by the second lets one whole request through.
                 capacity = max(1.0, limit * burst_s / 60)
-                self._buckets[name] = _Bucket(limit, capacity, capacity, now_s)
+                share = 1.0
+                if name in old:
+                    old[name].fill(now_s)
+                    share = old[name].level / old[name].capacity
+                self._buckets[name] = _Bucket(limit, capacity, share * capacity, now_s)
 
     def admit(self, input_tokens: int, now_s: float) -> None:
         """Take what a request needs at its start, or raise the API's 429 and take nothing.
@@ -67,13 +84,10 @@ class RateLimits:
                     429,
                     "rate_limit_error",
                     f"This request would exceed your organization's rate limit of "
-                    f"{bucket.limit:,} {_NAMES[name]}. For details, refer to: "
+                    f"{self._told(bucket):,} {_NAMES[name]}. For details, refer to: "
                     f"https://docs.claude.com/en/api/rate-limits.",
-                    headers={
-                        "retry-after": str(math.ceil(wait_s)),
-                        "x-should-retry": "true",
-                        **self.headers(now_s),
-                    },
+                    headers={"x-should-retry": "true", **self.headers(now_s)},
+                    retry_after_s=wait_s,
                 )
         for name, bucket in self._buckets.items():
             if name != "output-tokens":
@@ -91,13 +105,16 @@ class RateLimits:
         headers = {}
         for name, bucket in self._buckets.items():
             bucket.fill(now_s)
-            full_s = (bucket.capacity - bucket.level) * 60 / bucket.limit
-            reset = datetime.now(UTC) + timedelta(seconds=full_s)
             share = max(0.0, bucket.level) / bucket.capacity
-            remaining = share * bucket.limit
+            limit = self._told(bucket)
             step = 1 if name == "requests" else 1000
             prefix = f"anthropic-ratelimit-{name}"
-            headers[f"{prefix}-limit"] = str(bucket.limit)
-            headers[f"{prefix}-remaining"] = str(int(remaining) // step * step)
-            headers[f"{prefix}-reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
+            headers[f"{prefix}-limit"] = str(limit)
+            headers[f"{prefix}-remaining"] = str(int(share * limit) // step * step)
+            full_s = (bucket.capacity - bucket.level) * 60 / bucket.limit
+            headers[f"{prefix}-reset"] = self._clock.moment(full_s)
         return headers
+
+    def _told(self, bucket: _Bucket) -> int:
+        """The limit in the clients' minutes, in which more of ours pass where time runs fast."""
+        return round(bucket.limit * self._clock.factor)

@@ -25,6 +25,16 @@ class SimulatorOptions:
             class of models; 0 is none.
         burst_s: seconds' worth of a rate limit that may be used at once: 60 for buckets of a
             minute, 1 for limits that are enforced by the second.
+        ramp_requests_per_minute: by how much the rate of requests of a class of models may grow
+            within a minute (`ramp.Ramp`); 0 is no limit.
+        spend_cap_tokens: once so many tokens, input and output, were billed, all is refused as at
+            a tier's monthly cap; 0 is none.
+        own_limit_tokens: the same, refused as at a limit that the owner set.
+        overloaded_s: seconds from its start, or from the change of this option, for which every
+            request is answered 529.
+        time_factor: how many seconds of the simulator pass in one of its clients': all times here
+            are the simulator's, and `retry-after` and the limits in headers the clients'.
+        bills_kept: how many of the latest bills the books keep.
         faults: probability for each kind of fault (`faults.FaultKind`) to strike a request.
         fault_script: faults for the n-th `POST /v1/messages`, counted from 1, as `kind` or
             `kind:number` (see `faults.Fault.parse`).
@@ -49,6 +59,12 @@ class SimulatorOptions:
     input_tokens_per_minute: int = 0
     output_tokens_per_minute: int = 0
     burst_s: float = 60.0
+    ramp_requests_per_minute: int = 0
+    spend_cap_tokens: int = 0
+    own_limit_tokens: int = 0
+    overloaded_s: float = 0.0
+    time_factor: float = 1.0
+    bills_kept: int = 50_000
     faults: Mapping[str, float] = field(default_factory=dict)
     fault_script: Mapping[int, str] = field(default_factory=dict)
     retry_after_s: int = 1

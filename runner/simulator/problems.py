@@ -19,6 +19,7 @@ class ApiProblem(Exception):
         type: the API's error type, such as `invalid_request_error`.
         error_code: what `error.details.error_code` says; None where there are no details.
         html: a body that is not the API's own, as proxies in between send it.
+        retry_after_s: what `retry-after` asks for, in seconds of the simulator; None asks for none.
     """
 
     status: int
@@ -27,6 +28,7 @@ class ApiProblem(Exception):
     error_code: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     html: str | None = None
+    retry_after_s: float | None = None
 
     def body(self, request_id: str) -> bytes:
         """The body of the answer."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
 from random import Random
 from typing import Any
@@ -13,9 +15,12 @@ from typing import Any
 from aiohttp import web
 
 from runner.simulator import wire
+from runner.simulator.admission import Admission
 from runner.simulator.behaviours import BehaviourPlan, lead
-from runner.simulator.books import Books
+from runner.simulator.books import Bill, Books
 from runner.simulator.cache import PromptCache
+from runner.simulator.clock import Clock
+from runner.simulator.control import CHANGEABLE, changed
 from runner.simulator.documents import Document, Library
 from runner.simulator.faults import Fault, FaultKind, FaultPlan
 from runner.simulator.generate import answer
@@ -29,6 +34,7 @@ from runner.simulator.validate import check_version, parse_body, read_request
 
 _MAX_BODY_BYTES = 32 * 1024 * 1024
 _REQUEST_ID = web.RequestKey("request_id", str)
+_RATE_CLASS = web.RequestKey("rate_class", str)
 _ORGANIZATION = "00000000-0000-4000-8000-000000000000"
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -38,14 +44,15 @@ class Server:
     """Answers requests as the Messages API would."""
 
     def __init__(self, options: SimulatorOptions) -> None:
-        self.books = Books()
+        self.books = Books(bills=deque(maxlen=options.bills_kept))
         self.gates: list[Gate] = []
         self.library = Library(options.seed, options.document_tokens)
         self._options = options
         self._faults = FaultPlan(options.faults, options.fault_script)
         self._behaviours = BehaviourPlan(options.behaviours)
         self._cache = PromptCache()
-        self._limits: dict[str, RateLimits] = {}
+        self._clock = Clock(options.time_factor)
+        self._admission = Admission(options, self._clock, self.books)
         self._marker_faults_spent: set[str] = set()
         self._count = 0
         self._messages_count = 0
@@ -60,10 +67,24 @@ class Server:
                 web.get("/v1/models", self._list_models),
                 web.get("/v1/models/{id}", self._get_model),
                 web.get("/books", self._books),
+                web.get("/books/bills", self._bills),
                 web.post("/books/reset", self._reset_books),
+                web.post("/control", self._control),
             ]
         )
         return app
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Go on with other options; a stream that is open keeps the speed it began with.
+
+        Raises:
+            ValueError: one of them may not change, or cannot be that.
+        """
+        options = changed(self._options, changes)
+        self._options = options
+        self._faults = FaultPlan(options.faults, options.fault_script)
+        self._behaviours = BehaviourPlan(options.behaviours)
+        self._admission.change(options, overloaded="overloaded_s" in changes)
 
     @web.middleware
     async def _errors(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -87,21 +108,27 @@ class Server:
             status=problem.status,
             body=problem.body(request_id),
             content_type="application/json" if problem.html is None else "text/html",
-            headers=self._headers(request_id) | dict(problem.headers),
+            headers=self._headers(request_id)
+            | dict(problem.headers)
+            | self._admission.headers_of(problem, request.get(_RATE_CLASS)),
         )
 
     async def _messages(self, http: web.Request) -> web.StreamResponse:
+        arrived_s = self._clock.now_s()
         self.books.asked("messages")
         self._messages_count += 1
         random = Random(f"{self._options.seed}:{self._messages_count}")  # noqa: S311 (no secret)
         fault = self._faults.draw(self._messages_count, random)
         raw = await http.read()
         if fault is not None and fault.is_answer:
+            self._arrived(http, _rate_class(raw), arrived_s)
             raise self._struck(fault)
+        self._admission.check_overload()
         self._check_key(http)
         version = check_version(http.headers.get("anthropic-version"))
         restarts = self._options.prefill_restarts
         request = read_request(parse_body(raw), version, prefill_restarts=restarts)
+        self._arrived(http, request.model.rate_class, arrived_s)
         self.books.asked_how(stream=request.stream)
         document = self.library.document(request)
         fault = self._marker_fault(document) or fault
@@ -113,9 +140,9 @@ class Server:
             self.books.struck(fault.kind)
             if fault.kind is FaultKind.SLOW_START:
                 default_s = self._options.slow_start_s
-                await asyncio.sleep(default_s if fault.number is None else fault.number)
+                await self._clock.sleep(default_s if fault.number is None else fault.number)
         call, limits = self._begin(request, document, http[_REQUEST_ID], random, fault)
-        headers = self._headers(call.request_id) | limits.headers(_now_s())
+        headers = self._headers(call.request_id) | limits.headers(self._clock.now_s())
         if request.stream:
             return await self._stream(http, call, limits, headers)
         return await self._whole(http, call, limits, headers)
@@ -129,15 +156,15 @@ class Server:
         fault: Fault | None,
     ) -> tuple[Call, RateLimits]:
         """Bill the input, plan the answer, enter both in the books."""
-        now_s = _now_s()
+        now_s = self._clock.now_s()
         tokens = document.input_tokens(request)
         usage = self._cache.bill(request.model, request.blocks, tokens, request.extra_tokens, now_s)
         model = request.model
         window = self._window(model)
         if usage.total_tokens > window:
             raise invalid(f"prompt is too long: {usage.total_tokens} tokens > {window} maximum")
-        limits = self._limits_of(model)
-        limits.admit(usage.input_tokens + usage.creation_tokens, now_s)
+        limits = self._admission.admit(model.rate_class, usage.input_tokens + usage.creation_tokens)
+        self._admission.spent(usage.total_tokens)
         self._cache.keep(usage, now_s)
         # Of its own, so that the faults of a seed stay where they are.
         moods = Random(f"{self._options.seed}:behaviour:{self._messages_count}")  # noqa: S311
@@ -156,7 +183,35 @@ class Server:
         )
         prompt = self.books.begun(document, request.prefill, usage)
         message_id = self._name("msg", self._count)
-        return Call(request, planned, usage, prompt, request_id, message_id, fault, random), limits
+        call = Call(
+            request, planned, usage, prompt, request_id, message_id, fault, random, _wall_ms()
+        )
+        return call, limits
+
+    def _closed(
+        self, call: Call, output_tokens: int, stop_reason: str | None, *, disconnected: bool
+    ) -> None:
+        self._admission.spent(output_tokens)
+        usage = call.usage
+        bill = Bill(
+            request_id=call.request_id,
+            model=call.request.model_name,
+            prompt=call.prompt.digest,
+            input_tokens=usage.input_tokens,
+            cache_creation_5m_tokens=usage.creation_5m_tokens,
+            cache_creation_1h_tokens=usage.creation_1h_tokens,
+            cache_read_tokens=usage.read_tokens,
+            output_tokens=output_tokens,
+            stop_reason=stop_reason,
+            began_ms=call.began_ms,
+            ended_ms=_wall_ms(),
+        )
+        self.books.closed(bill, disconnected=disconnected)
+
+    def _arrived(self, http: web.Request, rate_class: str | None, arrived_s: float) -> None:
+        if rate_class is not None:
+            http[_RATE_CLASS] = rate_class
+            self._admission.arrived(rate_class, arrived_s)
 
     async def _stream(
         self, http: web.Request, call: Call, limits: RateLimits, headers: dict[str, str]
@@ -169,7 +224,9 @@ class Server:
         stop_reason, disconnected, stream = None, True, None
         try:
             await response.prepare(http)
-            stream = Stream(call, http, response, self._options, self.books, limits, self.gates)
+            stream = Stream(
+                call, http, response, self._options, self.books, limits, self.gates, self._clock
+            )
             await stream.run()
             stop_reason, disconnected = call.answer.stop_reason, False
         except StreamOver:
@@ -179,7 +236,7 @@ class Server:
         finally:
             written = stream.tokens if stream is not None else 0
             billed = call.answer.output_tokens if stop_reason else written
-            self.books.closed(billed, stop_reason, disconnected=disconnected)
+            self._closed(call, billed, stop_reason, disconnected=disconnected)
         return response
 
     async def _whole(
@@ -193,12 +250,12 @@ class Server:
         try:
             if kind is FaultKind.STALL:
                 await asyncio.Event().wait()  # ends when the client goes
-            await asyncio.sleep(self._options.first_token_s)
-            started_s = _now_s()
+            await self._clock.sleep(self._options.first_token_s)
+            started_s = self._clock.now_s()
             for piece in call.answer.pieces(self._options.tokens_per_event):
                 due_s = started_s + done / speed if speed else 0.0
-                if due_s > _now_s():
-                    await asyncio.sleep(due_s - _now_s())
+                if due_s > self._clock.now_s():
+                    await self._clock.sleep(due_s - self._clock.now_s())
                 texts.append(piece.text)
                 done += piece.tokens
                 document = call.answer.document
@@ -206,11 +263,11 @@ class Server:
                 self.books.generated(
                     call.prompt, document, piece.start, piece.end, piece.tokens, apart
                 )
-            limits.spend_output(done, _now_s())
+            limits.spend_output(done, self._clock.now_s())
             stop_reason, disconnected = call.answer.stop_reason, False
         finally:
             billed = call.answer.output_tokens if stop_reason else done
-            self.books.closed(billed, stop_reason, disconnected=disconnected)
+            self._closed(call, billed, stop_reason, disconnected=disconnected)
         self.books.answered(200)
         if kind in {FaultKind.DROP, FaultKind.DROP_BYTE, FaultKind.RESET}:
             hang_up(http, reset=kind is FaultKind.RESET)
@@ -273,6 +330,22 @@ class Server:
         detail = http.query.get("detail", "0") not in {"", "0", "false"}
         return self._json(http, self.books.as_dict(detail=detail))
 
+    async def _bills(self, http: web.Request) -> web.StreamResponse:
+        first = http.query.get("from", "0")
+        if not first.isdecimal():
+            raise invalid("from: the number of the first bill is wanted, from 0")
+        return self._json(http, self.books.bills_from(int(first)))
+
+    async def _control(self, http: web.Request) -> web.StreamResponse:
+        # Its own content type, so that no page in a browser can send it unasked.
+        if http.content_type != "application/json":
+            raise invalid("the changes are wanted as application/json")
+        try:
+            self.change(parse_body(await http.read()))
+        except ValueError as error:
+            raise invalid(str(error)) from error
+        return self._json(http, {name: getattr(self._options, name) for name in CHANGEABLE})
+
     async def _reset_books(self, http: web.Request) -> web.StreamResponse:
         self.books.reset()
         return self._json(http, self.books.as_dict())
@@ -293,19 +366,6 @@ class Server:
             return Fault.parse(word)
         except ValueError as error:
             raise invalid(f"simulator: no such fault in the prompt's marker: {word}") from error
-
-    def _limits_of(self, model: Model) -> RateLimits:
-        limits = self._limits.get(model.rate_class)
-        if limits is None:
-            options = self._options
-            per_minute = {
-                "requests": options.requests_per_minute,
-                "input-tokens": options.input_tokens_per_minute,
-                "output-tokens": options.output_tokens_per_minute,
-            }
-            limits = RateLimits(per_minute, options.burst_s, _now_s())
-            self._limits[model.rate_class] = limits
-        return limits
 
     def _check_key(self, http: web.Request) -> None:
         expected = self._options.api_key
@@ -335,5 +395,15 @@ class Server:
         )
 
 
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _rate_class(raw: bytes) -> str | None:
+    """Whose limit a request counts against that is refused before it is looked at."""
+    try:
+        body = json.loads(raw)
+        model = find_model(str(body["model"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+    return None if model is None else model.rate_class

@@ -104,6 +104,17 @@ class Simulator:
         """
         return self._server.library.document(read_request(body, _VERSION)).text
 
+    def change(self, **changes: Any) -> None:
+        """Go on with other options: those that `POST /control` takes, by the same names.
+
+        Raises:
+            SimulatorError: one of them may not change while it runs, or cannot be that.
+        """
+        try:
+            self._server.change(changes)
+        except ValueError as error:
+            raise SimulatorError(f"The simulator's options: {error}") from error
+
     def hold(self, at_character: int, *, prompt_contains: str = "") -> Gate:
         """Hold streams before this character of their document, until the gate is released."""
         gate = Gate(at_character, prompt_contains)

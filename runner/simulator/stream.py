@@ -14,6 +14,7 @@ from aiohttp import web
 from runner.simulator import wire
 from runner.simulator.books import Books, PromptBooks
 from runner.simulator.cache import InputUsage
+from runner.simulator.clock import Clock
 from runner.simulator.faults import Fault, FaultKind
 from runner.simulator.generate import Answer, Piece
 from runner.simulator.limits import RateLimits
@@ -67,6 +68,7 @@ class Call:
     message_id: str
     fault: Fault | None
     random: Random
+    began_ms: int
 
 
 class StreamOver(Exception):
@@ -85,6 +87,7 @@ class Stream:
         books: Books,
         limits: RateLimits,
         gates: Sequence[Gate],
+        clock: Clock,
     ) -> None:
         self._call = call
         self._http = http
@@ -93,7 +96,7 @@ class Stream:
         self._books = books
         self._limits = limits
         self._gates = gates
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock
         self._kind = call.fault.kind if call.fault else None
         self._bytes_left: int | None = None
         self._strike_at: int | None = None
@@ -127,14 +130,14 @@ class Stream:
         call, speed = self._call, self._options.tokens_per_second
         # A fault within the text is placed between two events, so each must be its own write.
         packet = 1 if speed or self._strike_at is not None else _EVENTS_A_PACKET
-        started_s = self._loop.time()
+        started_s = self._clock.now_s()
         waiting: list[bytes] = []
         first: Piece | None = None
         tokens = apart = 0
         block = 1 if call.answer.thinking_tokens else 0
         for index, piece in enumerate(call.answer.pieces(self._options.tokens_per_event)):
             if speed:
-                await self._pause(started_s + self.tokens / speed - self._loop.time())
+                await self._pause(started_s + self.tokens / speed - self._clock.now_s())
             for gate in self._gates:
                 if waiting and first is not None:
                     await self._hand_over(waiting, first.start, piece.start, tokens, apart)
@@ -164,7 +167,7 @@ class Stream:
         # First the books: whoever has read a token can rely on it being counted.
         self.tokens += tokens
         self._books.generated(call.prompt, call.answer.document, start, end, tokens, apart)
-        self._limits.spend_output(tokens, self._loop.time())
+        self._limits.spend_output(tokens, self._clock.now_s())
         await self._write(b"".join(events))
         if not self._options.tokens_per_second:
             await asyncio.sleep(0)
@@ -200,11 +203,11 @@ class Stream:
         """Wait, with pings where it takes long."""
         every_s = self._options.ping_interval_s
         while seconds > every_s:
-            await asyncio.sleep(every_s)
+            await self._clock.sleep(every_s)
             await self._write(wire.PING)
             seconds -= every_s
         # Also where it is late already: the other streams must have their turn.
-        await asyncio.sleep(max(0.0, seconds))
+        await self._clock.sleep(seconds)
 
     def _place_fault(self) -> None:
         call = self._call

@@ -25,7 +25,7 @@ from runner.jobs.spec import (
 )
 from runner.jobs.states import State, allowed_before
 from runner.store import prefixes
-from runner.store.calls import break_open_call
+from runner.store.broken import break_open_call
 from runner.store.engine import driver
 from runner.store.events import note_of_jobs
 from runner.store.records import EventKind, OnConflict, SubmitReceipt
@@ -41,7 +41,10 @@ PUT_BATCH: Final = """\
 INSERT INTO batch (name, limits, max_cost_nano_usd, max_output_tokens, simulated, created_ms)
 VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET limits = excluded.limits,
-  max_cost_nano_usd = excluded.max_cost_nano_usd, max_output_tokens = excluded.max_output_tokens
+  max_cost_nano_usd = excluded.max_cost_nano_usd, max_output_tokens = excluded.max_output_tokens,
+  pause_reason = CASE WHEN paused = 'budget' AND limits <> excluded.limits THEN NULL
+    ELSE pause_reason END,
+  paused = CASE WHEN paused = 'budget' AND limits <> excluded.limits THEN NULL ELSE paused END
 RETURNING key
 """
 SIMULATED: Final = "SELECT simulated FROM batch WHERE name = ?"

@@ -114,7 +114,11 @@ class JobRun:
             # One job that meets a fault of ours must not end the night for all the others.
             log.exception("job %s: a fault in the program", self.claim.job_id)
             await self._let_go(
-                Settlement(State.DISCARDED, error=f"a fault in the program: {bug!r:.200}")
+                Settlement(
+                    State.DISCARDED,
+                    error=f"a fault in the program: {bug!r:.200}",
+                    error_name=f"a fault in the program, {type(bug).__name__}",
+                )
             )
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(HAND_BACK_S, shield=True):
@@ -244,10 +248,11 @@ class JobRun:
                 if isinstance(leave, Rest):
                     return judgement.at_rest(leave.seconds)
                 permit = leave
-                start = place.money.start(claim, loop, send, need, marked, permit.limit_key)
+                price = place.money.price(claim, loop.spec)
+                start = place.money.start(claim, loop, send, need, marked, permit.limit_key, price)
                 if isinstance(start, Finished):
                     return judgement.of_end(start)
-                calling = Calling(need, marked, permit, start)
+                calling = Calling(need, marked, permit, start, price)
                 marked = permit = None  # they are the call's from here on
                 return calling
             return self._to_let_go() or judgement.HANDED_BACK
@@ -351,6 +356,8 @@ class JobRun:
         calling.kept_characters += len(text)
         if verdict is not None:
             saver.judge(verdict)
+        if not saver.counted:
+            saver.count(calling.so_far())
         self._progressed = True
         saver.add(text)
         progress = self._place.progress
