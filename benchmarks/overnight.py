@@ -97,7 +97,7 @@ class Server:
         }
         command = [sys.executable, "-m", "runner", "simulate"]
         command += [str(word) for pair in words.items() for word in pair]
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self._process.stdout is not None
@@ -142,7 +142,7 @@ class Owner:
 
     def types(self, *words: str) -> str:
         """A command, to its end; what it showed."""
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, "-m", "runner", *words],
             cwd=self.folder,
             env=self._environment(),
@@ -156,7 +156,7 @@ class Owner:
         """The one command of the night."""
         log = (self.folder / f"run-{len(self.processes)}.log").open("wb")
         with log:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 [sys.executable, "-m", "runner", "run", "night.yaml", "--wait"],
                 cwd=self.folder,
                 env=self._environment(),
