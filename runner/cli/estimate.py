@@ -18,13 +18,13 @@ from runner.cli.common import (
 )
 from runner.cli.harmless import one_line
 from runner.cli.meter import duration
-from runner.cli.table import echo_table
 from runner.cli.validate import batch_option, read_job_files
 
 if TYPE_CHECKING:
     from runner.estimating.amounts import Amounts
     from runner.estimating.estimate import BatchEstimate, ModelEstimate
     from runner.estimating.forecast import Span
+    from runner.jobs.jobfile import JobFile
 
 _NANO = 1_000_000_000
 
@@ -68,18 +68,30 @@ def estimate(
     Exit status: 0 if the files are well, 2 if not.
     """
     job_files = read_job_files(files, batch)
-
-    async def look() -> list[BatchEstimate]:
-        # Imported when the files are known to be good: the SDK takes its time.
-        from runner.cli.estimating import estimates_of
-
-        return await estimates_of(job_files, database, simulate=simulate)
-
-    tell(run_async(look()), as_json=as_json)
+    tell(estimated(job_files, database, simulate=simulate), as_json=as_json)
 
 
-def tell(estimates: Sequence[BatchEstimate], *, as_json: bool) -> None:
+def estimated(
+    job_files: Sequence[JobFile],
+    database: str,
+    *,
+    simulate: bool,
+    limit: int | None = None,
+    needs_key: bool = False,
+) -> list[BatchEstimate]:
+    """The estimates of job files; see `runner.cli.estimating.estimates_of`."""
+    # Imported when the files are known to be good: the SDK takes its time.
+    from runner.cli.estimating import estimates_of
+
+    return run_async(
+        estimates_of(job_files, database, simulate=simulate, limit=limit, needs_key=needs_key)
+    )
+
+
+def tell(estimates: Sequence[BatchEstimate], *, as_json: bool = False) -> None:
     """Print estimates: a table and what it rests on, or JSON."""
+    from runner.cli.table import echo_table  # `run` needs none of it as a rule
+
     if as_json:
         print_json({"batches": [_batch_json(one) for one in estimates]})
         return
@@ -131,7 +143,7 @@ def _sentences(one: BatchEstimate) -> list[str]:
     expected, budget = expected_nano_usd(one), one.batch.limits.max_cost_nano_usd
     if expected is not None and budget is not None and _spent(one) + expected > budget:
         said.append(f"its budget of {about_dollars(budget)} would end it before")
-    said += [f"rests on: {_basis(one)}"]
+    said += [f"rests on: {basis(one)}"]
     return said
 
 
@@ -152,7 +164,7 @@ def _there(one: BatchEstimate) -> list[str]:
     return said
 
 
-def _basis(one: BatchEstimate) -> str:
+def basis(one: BatchEstimate) -> str:
     """What the range rests on, in one sentence."""
     from runner.estimating.evidence import Ground
 

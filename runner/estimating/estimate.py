@@ -32,6 +32,7 @@ REHEARSED_JOBS: Final = 60
 _PORTION: Final = 2_000  # jobs that are looked up in the database at once
 _FINISHED_JOBS: Final = 200  # documents that are looked at
 _ASKED_MODELS: Final = 20  # models whose limits the API is asked for
+_REMEMBERED_MODELS: Final = 1_000
 _ENOUGH_WRITTEN_TOKENS: Final = 2_000  # fewer say little of how dense a model's text is
 
 Jobs = Callable[[], Iterable[JobSpec]]
@@ -202,7 +203,12 @@ class _Traits:
         return traits
 
     def __call__(self, model: str) -> ModelTraits:
-        return self._known.get(model) or self._look_up(model)
+        found = self._known.get(model)
+        if found is None:
+            found = self._look_up(model)
+            if len(self._known) < _REMEMBERED_MODELS:
+                self._known[model] = found
+        return found
 
     def _look_up(self, model: str) -> ModelTraits:
         if self._sources.client is not None:

@@ -91,6 +91,7 @@ class Survey:
         self._random = Random(0)  # noqa: S311  the same file gives the same estimate
         self._models: set[str] = set()
         self._nearest: dict[Kind, Group] = {}
+        self._alike: dict[tuple[str, Unit], list[Group]] = {}
         self.groups: dict[Kind, Group] = {}
         self.seen = 0
         self.done: Counter[str] = Counter()  # final jobs by model
@@ -126,20 +127,23 @@ class Survey:
 
     def _group(self, spec: JobSpec, length: Length, characters: int) -> Group:
         kind = self._kind(spec, length, characters)
-        if kind in self.groups or len(self.groups) < MAX_GROUPS:
-            return self.groups.setdefault(kind, Group(kind))
+        if (known := self.groups.get(kind)) is not None:
+            return known
+        if len(self.groups) < MAX_GROUPS:
+            return self._new_group(kind)
         if kind not in self._nearest:
             if len(self._nearest) >= _REMEMBERED_KINDS:
                 self._nearest.clear()
-            alike = (
-                group
-                for one, group in self.groups.items()
-                if (one.model, one.unit) == (kind.model, kind.unit)
-            )
+            alike = self._alike.get((kind.model, kind.unit), ())
             nearest = min(alike, key=lambda group: _distance(group.kind, kind), default=None)
             # A model and unit that none of the groups has: there are few of those.
-            self._nearest[kind] = nearest or self.groups.setdefault(kind, Group(kind))
+            self._nearest[kind] = nearest or self._new_group(kind)
         return self._nearest[kind]
+
+    def _new_group(self, kind: Kind) -> Group:
+        group = self.groups[kind] = Group(kind)
+        self._alike.setdefault((kind.model, kind.unit), []).append(group)
+        return group
 
     def _kind(self, spec: JobSpec, length: Length, characters: int) -> Kind:
         traits = self._traits(spec.model)
