@@ -44,6 +44,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "runner.cli.pause:pause",
         "Pause batches: none of their jobs begins a further call.",
     ),
+    "limits": (
+        "runner.cli.limits:limits",
+        "Show what holds batches back, and change it while they run.",
+    ),
     "resume": ("runner.cli.pause:resume", "Let paused batches go on."),
     "rescue": ("runner.cli.rescue:rescue", "Free the jobs of workers that are dead, now."),
     "prune": (

@@ -29,6 +29,11 @@ from runner.cli.work import SIMULATED, work_options
     "--dry-run", is_flag=True, help="Tell what it would cost, as `runner estimate` does, and end."
 )
 @click.option("--yes", is_flag=True, help="Do not ask, whatever it is expected to cost.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="When anything pauses a batch, wait for it to go on rather than end.",
+)
 @work_options
 def run(
     files: tuple[Path, ...],
@@ -38,6 +43,7 @@ def run(
     limit: int | None,
     dry_run: bool,
     yes: bool,
+    wait: bool,
     simulate: bool,
     concurrency: int | None,
     no_live: bool,
@@ -48,6 +54,11 @@ def run(
     streams in: after Ctrl-C, a crash or a power cut, the same command goes on from the last saved
     character. The first Ctrl-C saves what streams and stops, the second stops at once.
 
+    A spending limit, a budget, a refused key or the breaker pauses a batch, and the run ends once
+    nothing else is left to do. With --wait it stays: `runner limits`, `runner resume` or `runner
+    retry` from another terminal lets it go on, and every ten minutes one job finds out whether a
+    spending limit was lifted.
+
     Where the job file sets `limits.confirm_above_usd` and what is left is expected to cost more, a
     person at a terminal is asked first.
 
@@ -55,10 +66,12 @@ def run(
     Example:
       runner run jobs.yaml
       runner run jobs.yaml --limit 5
+      runner run jobs.yaml --wait
       runner run jobs.yaml --simulate --db trial.db
 
     Exit status: 0 if all documents of these batches are complete (with --limit: those of these
-    jobs), 1 if some are not, 2 for a wrong job file or where you said no, 3 if a spend cap stopped it, 4 if the key was refused, 130 if it was interrupted.
+    jobs), 1 if some are not, 2 for a wrong job file or where you said no, 3 if a spend cap stopped
+    it, 4 if the key was refused, 130 if it was interrupted.
     """
     job_files = read_job_files(files, batch)
     if dry_run:
@@ -84,6 +97,7 @@ def run(
                 concurrency=concurrency,
                 until_final=True,
                 live=not no_live,
+                wait=wait,
             )
             if status == 1 and limit is not None and await all_complete(store, job_files, limit):
                 return 0  # what is not complete was queued before, and is not what was tried

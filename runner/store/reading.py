@@ -19,6 +19,7 @@ from runner.store.engine import database_path
 from runner.store.integrity import problems_found
 from runner.store.locks import WorkerLocks
 from runner.store.patience import Patience
+from runner.store.prefixes import SharedPrefix
 from runner.store.reads import Reader
 from runner.store.records import (
     BatchRow,
@@ -31,6 +32,7 @@ from runner.store.records import (
     LearnedCalls,
     LoadedJob,
     OpenLane,
+    PaceRow,
     SavedCall,
     Selection,
     TextPiece,
@@ -97,6 +99,10 @@ class ReadingStore:
     async def held(self, worker_id: str) -> Held:
         """What a worker holds now, and which of it is paused; cheap enough to ask often."""
         return await self._reader.held(worker_id)
+
+    async def paces(self) -> list[PaceRow]:
+        """The rate limits that processes share, with those that use them."""
+        return await self._reader.paces()
 
     # the queue
 
@@ -180,6 +186,17 @@ class ReadingStore:
     async def unfinished(self, batch_keys: Collection[int] | None = None) -> int:
         """How many jobs are not final."""
         return await self._reader.unfinished(batch_keys)
+
+    async def shared_prefixes(
+        self, batch_key: int, hashes: Collection[bytes] | None = None, *, limit: int | None = None
+    ) -> list[SharedPrefix]:
+        """Beginnings that jobs of the batch share.
+
+        Args:
+            hashes: only these; None: all.
+            limit: so many at most.
+        """
+        return await self._reader.shared_prefixes(batch_key, hashes, limit)
 
     async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
         """What the calls of a batch and model have been like, by their number in their jobs."""

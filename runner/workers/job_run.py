@@ -114,7 +114,11 @@ class JobRun:
             # One job that meets a fault of ours must not end the night for all the others.
             log.exception("job %s: a fault in the program", self.claim.job_id)
             await self._let_go(
-                Settlement(State.DISCARDED, error=f"a fault in the program: {bug!r:.200}")
+                Settlement(
+                    State.DISCARDED,
+                    error=f"a fault in the program: {bug!r:.200}",
+                    error_name=f"a fault in the program, {type(bug).__name__}",
+                )
             )
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(HAND_BACK_S, shield=True):
@@ -122,6 +126,7 @@ class JobRun:
             raise
         finally:
             self._place.progress.live.pop(self.claim.job_key, None)
+            self._place.caching.left(self.claim)
 
     async def _go_on(self, loaded: LoadedJob) -> None:
         while await self._write(loaded):
@@ -134,6 +139,7 @@ class JobRun:
         loop = ContinuationLoop(
             spec, traits, [_past(call, loaded.counted_from) for call in loaded.calls]
         )
+        place.caching.resumed(self.claim, loaded.calls)
         next_seq = loaded.next_seq
         step = loop.next_step()
         while isinstance(step, Send):
@@ -242,10 +248,11 @@ class JobRun:
                 if isinstance(leave, Rest):
                     return judgement.at_rest(leave.seconds)
                 permit = leave
-                start = place.money.start(claim, loop, send, need, marked, permit.limit_key)
+                price = place.money.price(claim, loop.spec)
+                start = place.money.start(claim, loop, send, need, marked, permit.limit_key, price)
                 if isinstance(start, Finished):
                     return judgement.of_end(start)
-                calling = Calling(need, marked, permit, start)
+                calling = Calling(need, marked, permit, start, price)
                 marked = permit = None  # they are the call's from here on
                 return calling
             return self._to_let_go() or judgement.HANDED_BACK
@@ -280,7 +287,8 @@ class JobRun:
 
     async def _begin(self, calling: Calling, loop: ContinuationLoop, send: Send) -> int:
         faults.hit("call.before_begin")
-        call_key = await self._place.store.begin_call(self.claim, calling.start)
+        start = replace(calling.start, beginnings=calling.marked.beginnings)
+        call_key = await self._place.store.begin_call(self.claim, start)
         loop.begin(send)
         progress = self._place.progress
         progress.calls += 1
@@ -348,6 +356,8 @@ class JobRun:
         calling.kept_characters += len(text)
         if verdict is not None:
             saver.judge(verdict)
+        if not saver.counted:
+            saver.count(calling.so_far())
         self._progressed = True
         saver.add(text)
         progress = self._place.progress
