@@ -14,7 +14,7 @@ from runner.cli.harmless import one_line
 from runner.errors import UsageError
 
 if TYPE_CHECKING:
-    from runner.estimating.estimate import BatchEstimate
+    from runner.estimating.result import BatchEstimate
     from runner.jobs.jobfile import JobFile
 
 

@@ -22,8 +22,8 @@ from runner.cli.validate import batch_option, read_job_files
 
 if TYPE_CHECKING:
     from runner.estimating.amounts import Amounts
-    from runner.estimating.estimate import BatchEstimate, ModelEstimate
     from runner.estimating.forecast import Span
+    from runner.estimating.result import BatchEstimate, ModelEstimate
     from runner.jobs.jobfile import JobFile
 
 _NANO = 1_000_000_000
@@ -215,7 +215,7 @@ def _spent(one: BatchEstimate) -> int:
 
 
 def _sum(estimates: Sequence[BatchEstimate]) -> Span:
-    from runner.estimating.estimate import together
+    from runner.estimating.result import together
 
     return together([one.total for one in estimates])
 

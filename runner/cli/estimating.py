@@ -15,7 +15,8 @@ from runner.cli.common import message
 from runner.cli.harmless import one_line
 from runner.cli.rehearsing import rehearse
 from runner.estimating.clock import Speed
-from runner.estimating.estimate import BatchEstimate, Sources, estimate
+from runner.estimating.estimate import Sources, estimate
+from runner.estimating.result import BatchEstimate
 from runner.jobs.jobfile import JobFile
 from runner.jobs.price import Price
 from runner.jobs.spec import BatchSpec, JobSpec
