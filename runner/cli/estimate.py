@@ -39,6 +39,14 @@ _GROUNDS = {
     "assumed": "no word on length: 1,500 tokens assumed",
 }
 
+_BINDINGS = {
+    "concurrency": "the calls open at once",
+    "longest document": "the longest document",
+    "requests_per_minute": "`requests_per_minute`",
+    "input_tokens_per_minute": "`input_tokens_per_minute`",
+    "output_tokens_per_minute": "`output_tokens_per_minute`",
+}
+
 
 @click.command()
 @files_argument
@@ -149,13 +157,21 @@ def _sentences(one: BatchEstimate) -> list[str]:
 
 def _there(one: BatchEstimate) -> list[str]:
     """What the database holds of the batch."""
+    if one.other_kind:
+        kind = "real" if one.simulated else "simulated"
+        return [
+            f"the database holds {kind} documents under this name: give another --db or --batch"
+        ]
     if one.known is None:
         return []
     said = []
     if one.known.calls:
+        spent = about_dollars(_spent(one))
+        if one.known.unpriced_calls:
+            spent += f" and {_count(one.known.unpriced_calls, 'call')} of unknown price"
         said.append(
             f"there already: {one.final:,} of {_count(one.jobs, 'job')} final; spent so far "
-            f"{about_dollars(_spent(one))} and {one.known.usage.output_tokens:,} output tokens"
+            f"{spent}, {one.known.usage.output_tokens:,} output tokens"
         )
     if one.changed:
         said.append(
@@ -183,7 +199,7 @@ def basis(one: BatchEstimate) -> str:
     speeds = sorted({round(model.speed.tokens_per_second) for model in one.models})
     speed = f"{' to '.join(f'{speed:,}' for speed in dict.fromkeys((speeds[0], speeds[-1])))} tokens a second"
     return (
-        f"lengths: {lengths}; {inputs}; time by {one.binding}, "
+        f"lengths: {lengths}; {inputs}; time by {_BINDINGS[one.binding]}, "
         f"{'measured' if measured else 'assumed'} {speed} a stream"
     )
 
@@ -261,6 +277,7 @@ def _batch_json(one: BatchEstimate) -> dict[str, Any]:
         "seconds": {"low": round(low, 1), "expected": round(expected, 1), "high": round(high, 1)},
         "time_goes_by": one.binding,
         "spent_usd": _spent(one) / _NANO,
+        "other_kind": one.other_kind,
         "rests_on": {
             "lengths": {str(ground): count for ground, count in one.grounds.items()},
             "prompts_counted": one.counts.counted,

@@ -14,6 +14,7 @@ import anyio
 from runner.cli.common import message
 from runner.cli.harmless import one_line
 from runner.cli.rehearsing import rehearse
+from runner.cli.working import SIMULATED_TOKENS_PER_SECOND
 from runner.estimating.clock import Speed
 from runner.estimating.estimate import Sources, estimate
 from runner.estimating.result import BatchEstimate
@@ -29,7 +30,6 @@ from runner.store.reading import ReadingStore
 from runner.store.records import FinishedJob
 
 ANTHROPIC: Final = "https://api.anthropic.com"
-SIMULATED_TOKENS_PER_SECOND: Final = 1500.0  # of the simulator that `run --simulate` starts
 # For a rehearsal it writes as fast as it can, many tokens at a time.
 _REHEARSED_TOKENS_PER_EVENT: Final = 64
 
@@ -97,7 +97,7 @@ async def _client(
     if simulate:
         from runner.simulator import Simulator, SimulatorOptions
 
-        options = SimulatorOptions(tokens_per_event=_REHEARSED_TOKENS_PER_EVENT)
+        options = SimulatorOptions(tokens_per_event=_REHEARSED_TOKENS_PER_EVENT, bills_kept=0)
         simulator = await stack.enter_async_context(Simulator(options))
         client = MessagesClient(api_key="simulated", base_url=simulator.base_url, one_block=False)
     else:

@@ -77,7 +77,7 @@ async def estimate(
         JobFileError: the file has changed since it was checked, and is wrong now.
     """
     traits = await _Traits.of(model_names, sources)
-    row = await _known_batch(batch.name, sources)
+    row, other_kind = await _known_batch(batch.name, sources)
     survey, changed = await _survey(jobs, traits, row, sources.store)
     size = COUNTED_JOBS if sources.rehearse is None else REHEARSED_JOBS
     sample = await _sample(jobs, chosen(survey.groups.values(), size))
@@ -120,6 +120,7 @@ async def estimate(
         rehearsed=len(rehearsed),
         finished=len(finished) + len(elsewhere),
         known=row,
+        other_kind=other_kind,
     )
 
 
@@ -158,12 +159,12 @@ class _Traits:
         return models.traits(model, self._sources.base_url)
 
 
-async def _known_batch(name: str, sources: Sources) -> BatchRow | None:
-    """The batch as the database has it, if it holds documents of the same kind."""
-    if sources.store is None:
-        return None
-    rows = await sources.store.batches([name])
-    return next((row for row in rows if row.simulated is sources.simulated), None)
+async def _known_batch(name: str, sources: Sources) -> tuple[BatchRow | None, bool]:
+    """The batch as the database has it, if it holds documents of the same kind; and whether it
+    holds such of the other."""
+    rows = [] if sources.store is None else await sources.store.batches([name])
+    same = next((row for row in rows if row.simulated is sources.simulated), None)
+    return same, same is None and bool(rows)
 
 
 async def _survey(

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Final
 
 from runner.estimating.amounts import Amounts, amounts_of
-from runner.estimating.arithmetic import Shape, planned_calls
+from runner.estimating.arithmetic import PlannedCall, Shape, planned_calls
 from runner.estimating.cached import usages
 from runner.estimating.clock import Speed
 from runner.estimating.evidence import Ground
@@ -28,6 +28,7 @@ _LEAST_LEFT: Final = 0.1
 # at 95 %.
 _STUDENT: Final = {2: 12.7, 3: 4.3, 4: 3.2, 5: 2.8, 6: 2.6, 7: 2.4, 8: 2.4, 9: 2.3}
 _DOUBT_OF_ONE: Final = 0.5
+_AROUND: Final = (0.9, 1.0, 1.1)  # authors keep to a length about so well
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,35 +186,38 @@ class _Plan:
         ]
         sure = group.kind.ground is Ground.UNTIL
         low = self._document(lengths[0], chained=True)
-        expected = self._document(lengths[1], chained=sure)
+        expected = self._about(lengths[1], chained=sure)
         high = self._document(lengths[2], chained=sure)
         left = _left(group, expected.output_tokens)
         span = Span(low * left, expected * left, high * left, by_chance=known)
         return GroupForecast(group.kind, group.jobs, ground, span, expected, self._shared_tokens)
 
+    def _about(self, tokens: float, *, chained: bool) -> Amounts:
+        """A document of about so many tokens: some take a call more than the mean, some one less."""
+        each = [self._document(tokens * factor, chained=chained) for factor in _AROUND]
+        return sum(each, Amounts()) * (1 / len(each))
+
     def _document(self, tokens: float, *, chained: bool) -> Amounts:
         """One document of so many tokens; the beginning it shares is in the cache already."""
-        shape = self._shape()
-        calls = list(planned_calls(shape, tokens))
-        minimum = self.traits.cache_minimum_tokens if self.group.kind.cached else None
-        with_beginning, without = (
-            sum(
-                (
-                    amounts_of(usage, self.price)
-                    for usage in usages(
-                        calls,
-                        shared_tokens=shared_tokens,
-                        minimum_tokens=minimum,
-                        chained=chained,
-                        call_s=calls[0].output_tokens / self.speed.tokens_per_second,
-                    )
-                ),
-                Amounts(),
-            )
-            for shared_tokens in (min(self._shared_tokens, shape.prompt_tokens), 0)
-        )
+        calls = list(planned_calls(self._shape(), tokens))
         part = 0.0 if self.shared is None else self.shared.jobs / self.group.jobs
-        return with_beginning * part + without * (1 - part)
+        shares = self._billed(calls, min(self._shared_tokens, calls[0].prompt_tokens), chained)
+        return shares * part + self._billed(calls, 0, chained) * (1 - part)
+
+    def _billed(self, calls: Sequence[PlannedCall], shared_tokens: int, chained: bool) -> Amounts:
+        total, bound = Amounts(), self.group.kind.max_cost_nano_usd
+        for usage in usages(
+            calls,
+            shared_tokens=shared_tokens,
+            minimum_tokens=self.traits.cache_minimum_tokens if self.group.kind.cached else None,
+            chained=chained,
+            call_s=calls[0].output_tokens / self.speed.tokens_per_second,
+        ):
+            more = total + amounts_of(usage, self.price)
+            if bound is not None and (more.cost_nano_usd or 0) > bound:
+                break  # the job's own budget has no room for it
+            total = more
+        return total
 
     @property
     def _shared_tokens(self) -> int:

@@ -47,6 +47,8 @@ class BatchEstimate:
         counts: what the API counted for it.
         rehearsed, finished: documents that were seen for it.
         known: the batch as the database has it; None where it has not.
+        other_kind: the database has a batch of that name with documents of the other kind,
+            simulated or real; this one could not be submitted there.
     """
 
     batch: BatchSpec
@@ -62,6 +64,7 @@ class BatchEstimate:
     rehearsed: int
     finished: int
     known: BatchRow | None
+    other_kind: bool = False
 
     @property
     def documents(self) -> int:

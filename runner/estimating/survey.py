@@ -39,6 +39,7 @@ class Kind(NamedTuple):
     strategy: Strategy
     max_calls: int
     max_output_tokens: int | None
+    max_cost_nano_usd: int | None
     thinking_tokens: int
     structured: bool
     cached: bool
@@ -186,6 +187,7 @@ class Survey:
             strategy=choose(spec, traits),
             max_calls=bounds.max_calls,
             max_output_tokens=bounds.max_output_tokens,
+            max_cost_nano_usd=bounds.max_cost_nano_usd,
             thinking_tokens=_thinking_tokens(spec),
             structured=is_structured(spec),
             cached=spec.caching is Caching.AUTO and traits.cache_minimum_tokens is not None,
