@@ -50,34 +50,28 @@ def run(
 ) -> int:
     """Submit job files and work until every job is final.
 
-        All files are checked before anything is queued or spent. Every piece of text is saved as it
-        streams in: after Ctrl-C, a crash or a power cut, the same command goes on from the last saved
-        character. The first Ctrl-C saves what streams and stops, the second stops at once.
+    All files are checked before anything is queued or spent. Every piece of text is saved as it
+    streams in: after Ctrl-C, a crash or a power cut, the same command goes on from the last saved
+    character. The first Ctrl-C saves what streams and stops, the second stops at once.
 
-        A spending limit, a budget, a refused key or the breaker pauses a batch, and the run ends once
-        nothing else is left to do. With --wait it stays: `runner limits`, `runner resume` or `runner
-        retry` from another terminal lets it go on, and every ten minutes one job finds out whether a
-        spending limit was lifted.
+    A spending limit, a budget, a refused key or the breaker pauses a batch, and the run ends once
+    nothing else is left to do. With --wait it stays: `runner limits`, `runner resume` or `runner
+    retry` from another terminal lets it go on, and every ten minutes one job finds out whether a
+    spending limit was lifted.
 
-        Where the job file sets `limits.confirm_above_usd` and what is left is expected to cost more, a
-        person at a terminal is asked first.
+    Where the job file sets `limits.confirm_above_usd` and what is left is expected to cost more, a
+    person at a terminal is asked first.
 
-        \b
-        Example:
-          runner run jobs.yaml
-          runner run jobs.yaml --limit 5
-          runner run jobs.yaml --wait
-          runner run jobs.yaml --simulate --db trial.db
+    \b
+    Example:
+      runner run jobs.yaml
+      runner run jobs.yaml --limit 5
+      runner run jobs.yaml --wait
+      runner run jobs.yaml --simulate --db trial.db
 
-    <<<<<<< HEAD
-        Exit status: 0 if all documents of these batches are complete, 1 if some are not, 2 for a wrong
-        job file, 3 if a budget or a spend cap stopped it, 4 if the key was refused, 130 if it was
-        interrupted.
-    =======
-        Exit status: 0 if all documents of these batches are complete (with --limit: those of these
-        jobs), 1 if some are not, 2 for a wrong job file or where you said no, 3 if a budget or a
-        spend cap stopped it, 4 if the key was refused, 130 if it was interrupted.
-    >>>>>>> 492ce93f898ce4884ee1576ca2019502ccd7e97f
+    Exit status: 0 if all documents of these batches are complete (with --limit: those of these
+    jobs), 1 if some are not, 2 for a wrong job file or where you said no, 3 if a budget or a spend
+    cap stopped it, 4 if the key was refused, 130 if it was interrupted.
     """
     job_files = read_job_files(files, batch)
     if dry_run:

@@ -24,11 +24,8 @@ from runner.workers.progress import Progress
 from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 
-<<<<<<< HEAD
 _STATUS = {PauseCause.SPEND_CAP: 3, PauseCause.BUDGET: 3, PauseCause.CREDENTIALS: 4}
-=======
 SIMULATED_TOKENS_PER_SECOND = 1500.0
->>>>>>> 492ce93f898ce4884ee1576ca2019502ccd7e97f
 _STOPPING = "stopping: saving what streams; press Ctrl-C again to stop at once"
 
 
