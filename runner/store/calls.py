@@ -13,6 +13,7 @@ from runner.errors import ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Usage, Verdict, estimate_tokens
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
+from runner.store import pace
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
@@ -140,6 +141,8 @@ def fence(claim: Claim) -> dict[str, object]:
 
 def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -> int:
     """Write down a call that is about to be sent; its key."""
+    if start.limit_key is not None:
+        pace.check(connection, start.limit_key, now_ms)
     rates = start.rates
     rows = connection.execute(
         BEGIN,
@@ -164,6 +167,8 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
     ).all()
     if not rows:
         raise lost(claim)
+    if start.limit_key is not None and start.probe_ms:
+        pace.probe(connection, start.limit_key, start.probe_ms, now_ms)
     return int(rows[0].key)
 
 

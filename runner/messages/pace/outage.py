@@ -27,7 +27,6 @@ class Outage:
         self._failures = 0
         self._failed_jobs: set[int] = set()
         self._recent: deque[bool] = deque(maxlen=_RECENT)
-        self._probes = 0
         self._next_s = -math.inf
         self.began_s: float | None = None
         self.reason = ""
@@ -58,18 +57,29 @@ class Outage:
         self._failed_jobs.add(job)
         self.reason = reason
         if self.on:
-            self._next_s = max(self._next_s, now_s + self._distance_s())
+            self._next_s = max(self._next_s, now_s + self._distance_s(now_s))
             return False
         if self._failures >= FAILURES and (servers_own or len(self._failed_jobs) >= _JOBS):
             self.began_s = now_s
-            self._next_s = now_s + self._distance_s()
+            self._next_s = now_s + self._distance_s(now_s)
             return True
         return False
 
+    def join(self, reason: str, seconds: float, now_s: float) -> None:
+        """Another process says that the server is down, and that nobody may try it for so long."""
+        if not self.on:
+            self.began_s = now_s
+            self.reason = reason
+        self._next_s = max(self._next_s, now_s + seconds)
+
+    def distance_s(self, now_s: float) -> float:
+        """Seconds from one probe to the next: they grow with the outage."""
+        age_s = 0.0 if self.began_s is None else now_s - self.began_s
+        return min(MOST_S, max(_FIRST_S, age_s / 2))
+
     def probing(self, now_s: float) -> None:
         """A probe goes; no other until it comes to something, or the time has passed again."""
-        self._probes += 1
-        self._next_s = now_s + self._distance_s()
+        self._next_s = now_s + self._distance_s(now_s)
 
     def succeeded(self, now_s: float) -> float | None:
         """A call was answered; where that ends an outage, the seconds it lasted."""
@@ -77,11 +87,8 @@ class Outage:
         self._failures = 0
         self._failed_jobs.clear()
         began_s, self.began_s = self.began_s, None
-        self._probes = 0
         self._next_s = -math.inf
         return None if began_s is None else now_s - began_s
 
-    def _distance_s(self) -> float:
-        # Capped, so that the power stays small.
-        distance_s = min(MOST_S, _FIRST_S * 2.0 ** min(self._probes, 16))
-        return distance_s * (1.0 + self._random.uniform(-_JITTER, 0.0))
+    def _distance_s(self, now_s: float) -> float:
+        return self.distance_s(now_s) * (1.0 + self._random.uniform(-_JITTER, 0.0))
