@@ -33,7 +33,7 @@ from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 
 # Pauses that a new run lifts by itself: its owner has had the chance to mend their cause.
-LIFTED_BY_RUN = (PauseCause.CREDENTIALS, PauseCause.SPEND_CAP)
+LIFTED_BY_RUN = (PauseCause.CREDENTIALS, PauseCause.SPEND_CAP, PauseCause.BREAKER)
 
 FOLLOW_POLL_S = 0.1
 
@@ -186,7 +186,8 @@ async def run(
 async def lift_pauses(
     store: Store, batches: Collection[str] | None = None, *, simulated: bool = False
 ) -> list[int]:
-    """Resume batches of one kind that a refused key or a spend cap paused, and give all their keys.
+    """Resume batches of one kind that a refused key, a spend cap or the breaker paused, and give
+    all their keys.
 
     A user's own pause stays.
     """

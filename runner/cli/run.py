@@ -17,12 +17,18 @@ from runner.cli.work import SIMULATED, work_options
 @database_option
 @batch_option
 @conflict_options
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="When anything pauses a batch, wait for it to go on rather than end.",
+)
 @work_options
 def run(
     files: tuple[Path, ...],
     database: str,
     batch: str | None,
     conflict: str | None,
+    wait: bool,
     simulate: bool,
     concurrency: int | None,
     no_live: bool,
@@ -33,9 +39,15 @@ def run(
     streams in: after Ctrl-C, a crash or a power cut, the same command goes on from the last saved
     character. The first Ctrl-C saves what streams and stops, the second stops at once.
 
+    A spending limit, a budget, a refused key or the breaker pauses a batch, and the run ends once
+    nothing else is left to do. With --wait it stays: `runner limits`, `runner resume` or `runner
+    retry` from another terminal lets it go on, and every ten minutes one job finds out whether a
+    spending limit was lifted.
+
     \b
     Example:
       runner run jobs.yaml
+      runner run jobs.yaml --wait
       runner run jobs.yaml --simulate --db trial.db
 
     Exit status: 0 if all documents of these batches are complete, 1 if some are not, 2 for a wrong
@@ -58,6 +70,7 @@ def run(
                 concurrency=concurrency,
                 until_final=True,
                 live=not no_live,
+                wait=wait,
             )
 
     status = run_async(submit_and_work())

@@ -64,12 +64,14 @@ async def work_on(
     concurrency: int | None,
     until_final: bool,
     live: bool,
+    wait: bool = False,
 ) -> int:
     """Work, showing how it goes, and say at the end what came of it.
 
     Args:
         batches: names; None takes all there are, also those that are queued meanwhile.
         simulated: work on simulated batches; else on real ones.
+        wait: wait for batches that are paused, whatever paused them.
 
     Returns:
         The exit status.
@@ -87,6 +89,7 @@ async def work_on(
         batch_keys=None if batches is None else keys,
         simulated=simulated,
         until_final=until_final,
+        wait=wait,
         settings=WorkerSettings(concurrency=concurrency),
         progress=Progress(),
     )

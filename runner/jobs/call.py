@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.jobs.price import Rates
 
 
 class Strategy(StrEnum):
@@ -56,11 +59,14 @@ class Charge:
         prompt_tokens: the part of the input that is the prompt; None where nobody can tell.
         lost_output_tokens: output that never entered the document: a rejected reply, the last
             words repeated on request.
+        rates: at which it was paid, by the length that its input had; None where they are those
+            it was begun with.
     """
 
     cost_nano_usd: int | None = None
     prompt_tokens: int | None = None
     lost_output_tokens: int = 0
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,10 @@ class CallOutcome:
         rejected: the text of a reply that did not go on with the document, kept for the curious;
             it never enters the document.
         charge: what it cost.
-        text_characters: characters of the answer, kept or not, thinking included.
+        text_characters: characters of the answer's text, kept or not.
+        output_counted: the API has told how many output tokens it was, if not all that came of it.
+        thinking_characters: characters of what came beside it, such as thinking.
+        thinking_tokens: output tokens that went into thinking, as the API counts them.
         input_characters: characters of the request's texts.
     """
 
@@ -91,6 +100,9 @@ class CallOutcome:
     rejected: str | None = None
     charge: Charge = Charge()
     text_characters: int = 0
+    output_counted: bool = False
+    thinking_characters: int = 0
+    thinking_tokens: int = 0
     input_characters: int = 0
 
 

@@ -67,8 +67,8 @@ class StreamWatch(Protocol):
     def counted(self, usage: Usage) -> None:
         """The API has told how the input is billed; told once."""
 
-    def wrote(self, characters: int) -> None:
-        """So many more characters were written, thinking included."""
+    def wrote(self, characters: int, thinking: int) -> None:
+        """So many more characters were written, and so many of them are thinking."""
 
 
 class MessagesClient:
@@ -280,7 +280,7 @@ class CallStream:
         self._error: CallError | None = None
         self._watch = watch
         self._counted = False
-        self._told_characters = 0
+        self._told_characters = self._told_thinking = 0
         if watch is not None:
             watch.began(self.rate_limits)
 
@@ -359,8 +359,9 @@ class CallStream:
             self._counted = True
             watch.counted(usage)
         if (more := reply.characters - self._told_characters) > 0:
+            watch.wrote(more, reply.thinking_characters - self._told_thinking)
             self._told_characters = reply.characters
-            watch.wrote(more)
+            self._told_thinking = reply.thinking_characters
 
     def _watch_progress(self) -> None:
         """Break off a stream that lives but brings nothing, as an endless row of pings does."""

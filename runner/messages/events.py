@@ -42,6 +42,7 @@ class Reply:
         "_stop_sequence",
         "_text_characters",
         "_text_started",
+        "_thinking_tokens",
         "_unseen_characters",
         "_written_for_an_hour",
         "finished",
@@ -61,6 +62,7 @@ class Reply:
         self._counts: dict[str, int] = {}
         self._counts_are_final = False
         self._written_for_an_hour: int | None = None
+        self._thinking_tokens = 0
         self._stop_reason: str | None = None
         self._stop_sequence: str | None = None
         self._stop_details: Mapping[str, Any] | None = None
@@ -156,6 +158,9 @@ class Reply:
         if isinstance(written, dict):
             hour = _tokens(written.get("ephemeral_1h_input_tokens"))
             self._written_for_an_hour = hour if hour is not None else self._written_for_an_hour
+        details = usage.get("output_tokens_details")
+        if isinstance(details, dict):
+            self._thinking_tokens = _tokens(details.get("thinking_tokens")) or 0
         output = _tokens(usage.get("output_tokens"))
         # The first event only holds a placeholder: told again later, it must not undo a real count.
         if output is not None and (final or not self._counts_are_final):
@@ -168,22 +173,28 @@ class Reply:
         return self._text_characters + self._unseen_characters
 
     @property
+    def thinking_characters(self) -> int:
+        """Those of them that are no text."""
+        return self._unseen_characters
+
+    @property
     def input_usage(self) -> Usage | None:
         """How the input is billed; None before the API has told it."""
         if "input_tokens" not in self._counts:
             return None
         counts = {name: self._counts.get(name, 0) for name in _INPUT_COUNTS}
-        return Usage(
-            **counts, cache_creation_1h_input_tokens=self._written_for_an_hour or 0, estimated=True
-        )
+        return Usage(**counts, **self._for_an_hour(), estimated=True)
+
+    def _for_an_hour(self) -> dict[str, int]:
+        """A part of what was written to the cache can be no more than all of it."""
+        written = self._counts.get("cache_creation_input_tokens", 0)
+        return {"cache_creation_1h_input_tokens": min(written, self._written_for_an_hour or 0)}
 
     def outcome(self, error: str | None = None) -> CallOutcome:
         """What is known of the call now. Before the end, its output is our own estimate."""
-        counts = dict(self._counts)
-        if (hour := self._written_for_an_hour) is not None:
-            counts["cache_creation_1h_input_tokens"] = hour
+        counts = self._counts | self._for_an_hour()
         estimated = not self.finished or not self._counts_are_final
-        if estimated:
+        if not self._counts_are_final:
             seen = estimate_tokens(self.characters)
             counts["output_tokens"] = max(counts.get("output_tokens", 0), seen)
         return CallOutcome(
@@ -193,7 +204,10 @@ class Reply:
             usage=Usage(**counts, estimated=estimated),
             request_id=self._request_id,
             error=error,
-            text_characters=self.characters,
+            text_characters=self._text_characters,
+            thinking_characters=self._unseen_characters,
+            output_counted=self._counts_are_final,
+            thinking_tokens=min(self._thinking_tokens, counts.get("output_tokens", 0)),
         )
 
     def broken(self, what: str, *, type: str = "broken_stream") -> CallError:

@@ -93,7 +93,8 @@ def message_delta(answer: Answer, usage: InputUsage) -> bytes:
         {
             "type": "message_delta",
             "delta": _stop(answer),
-            "usage": {name: counts[name] for name in (*names, "output_tokens")},
+            "usage": {name: counts[name] for name in (*names, "output_tokens")}
+            | {"output_tokens_details": {"thinking_tokens": answer.thinking_tokens}},
         }
     )
 

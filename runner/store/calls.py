@@ -10,15 +10,16 @@ from typing import Final
 from sqlalchemy import Connection, Text, bindparam, exists, func, literal_column, select, update
 
 from runner.errors import ClaimLost, StoreError
-from runner.jobs.call import CallOutcome, Usage, Verdict, estimate_tokens
+from runner.jobs.call import CallOutcome, Verdict
+from runner.jobs.price import Rates
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
-from runner.store import pace
+from runner.store import budget, pace, prefixes
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
-from runner.store.records import CallStart, Claim
-from runner.store.schema import batch, call, chunk, job, state_in, usage_columns
+from runner.store.records import CallStart, Claim, Counted, Refusal
+from runner.store.schema import batch, call, job, state_in, usage_columns
 
 # The fence: conditions on `job` under which a claim still holds. Bound by `fence(claim)`.
 HELD: Final = (
@@ -41,6 +42,7 @@ _BEGUN = (
     "prompt_tokens",
     "dropped_output_tokens",
     "reserved_nano_usd",
+    "reserved_output_tokens",
     *(f"{kind}_price" for kind in _RATES),
 )
 BEGIN: Final = (
@@ -96,7 +98,13 @@ END: Final = (
         }
         # A verdict that was written while the call ran stays where its end knows of none.
         | {"verdict": func.coalesce(bindparam("call_verdict", type_=Text), call.c.verdict)}
+        # The price it was begun with stays where its end knows of no other.
+        | {
+            name: func.coalesce(bindparam(f"call_{name}", type_=call.c[name].type), call.c[name])
+            for name in (f"{kind}_price" for kind in _RATES)
+        }
     )
+    .returning(call.c.reserved_nano_usd, call.c.reserved_output_tokens)
 )
 # The seam is judged while the answer streams; a crash right after must not lose the verdict.
 JUDGE: Final = (
@@ -104,6 +112,18 @@ JUDGE: Final = (
     .where(call.c.key == bindparam("call_key"), call.c.ended_ms.is_(None), exists(HOLDS))
     .values(verdict=bindparam("call_verdict", type_=Text))
 )
+# Beside the first checkpoint of a call: what its books begin with, should its process die.
+COUNT: Final = """\
+UPDATE call SET input_tokens = ?, cache_creation_input_tokens = ?,
+  cache_creation_1h_input_tokens = ?, cache_read_input_tokens = ?, output_tokens = ?,
+  lost_output_tokens = ?, input_price = coalesce(?, input_price),
+  output_price = coalesce(?, output_price),
+  cache_write_5m_price = coalesce(?, cache_write_5m_price),
+  cache_write_1h_price = coalesce(?, cache_write_1h_price),
+  cache_read_price = coalesce(?, cache_read_price)
+WHERE key = ? AND ended_ms IS NULL AND EXISTS (
+  SELECT 1 FROM job WHERE key = ? AND claim = ? AND state = 'executing')
+"""
 ADD_USAGE: Final = (
     update(batch)
     .where(batch.c.key == bindparam("of_batch"))
@@ -112,6 +132,8 @@ ADD_USAGE: Final = (
         cost_nano_usd=batch.c.cost_nano_usd + bindparam("cost"),
         unpriced_calls=batch.c.unpriced_calls + bindparam("unpriced"),
         spent_output_tokens=batch.c.spent_output_tokens + bindparam("call_output_tokens"),
+        reserved_nano_usd=batch.c.reserved_nano_usd - bindparam("released_nano_usd"),
+        reserved_output_tokens=batch.c.reserved_output_tokens - bindparam("released_output"),
         usage_estimated=func.max(batch.c.usage_estimated, bindparam("call_usage_estimated")),
         **{
             column.name: column + bindparam(f"call_{column.name}")
@@ -119,12 +141,6 @@ ADD_USAGE: Final = (
             if column.name != "usage_estimated"
         },
     )
-)
-OPEN_CALL: Final = select(call.c.key).where(
-    call.c.job_key == bindparam("of_job"), call.c.ended_ms.is_(None)
-)
-SAVED_CHARACTERS: Final = select(func.coalesce(func.sum(func.length(chunk.c.text)), 0)).where(
-    chunk.c.job_key == bindparam("of_job"), chunk.c.call_key == bindparam("of_call")
 )
 
 
@@ -139,10 +155,17 @@ def fence(claim: Claim) -> dict[str, object]:
     return {"held_key": claim.job_key, "held_claim": claim.number}
 
 
-def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -> int:
-    """Write down a call that is about to be sent; its key."""
+def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -> int | Refusal:
+    """Write down a call that is about to be sent, with what is set aside for it; its key.
+
+    A refusal is no error: it has been written, too.
+    """
+    if connection.execute(HOLDS, fence(claim)).first() is None:
+        raise lost(claim)
     if start.limit_key is not None:
         pace.check(connection, start.limit_key, now_ms)
+    if refused := budget.reserve(connection, claim, start):
+        return refused
     rates = start.rates
     rows = connection.execute(
         BEGIN,
@@ -152,11 +175,9 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_usage_estimated": 1,
             "call_prompt_tokens": start.prompt_tokens,
             "call_dropped_output_tokens": start.dropped_output_tokens,
-            "call_reserved_nano_usd": start.reservation.nano_usd,
-            **{
-                f"call_{kind}_price": None if rates is None else getattr(rates, kind)
-                for kind in _RATES
-            },
+            "call_reserved_nano_usd": 0 if rates is None else start.reservation.nano_usd,
+            "call_reserved_output_tokens": start.reservation.output_tokens,
+            **_price_values(rates),
             "call_number": start.number,
             "call_strategy": start.strategy,
             "call_resume_at": start.resume_at,
@@ -165,10 +186,9 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_started_ms": now_ms,
         },
     ).all()
-    if not rows:
-        raise lost(claim)
     if start.limit_key is not None and start.probe_ms:
         pace.probe(connection, start.limit_key, start.probe_ms, now_ms)
+    prefixes.begun(connection, claim.batch_key, start.beginnings)
     return int(rows[0].key)
 
 
@@ -190,6 +210,34 @@ def judge(connection: Connection, claim: Claim, call_key: int, verdict: Verdict)
     values = {**fence(claim), "call_key": call_key, "call_verdict": verdict}
     if connection.execute(JUDGE, values).rowcount == 0:
         raise lost(claim)
+
+
+def count(connection: Connection, claim: Claim, call_key: int, counted: Counted) -> None:
+    """Write down how the open call is billed so far."""
+    usage = counted.usage
+    values = (
+        usage.input_tokens,
+        usage.cache_creation_input_tokens,
+        usage.cache_creation_1h_input_tokens,
+        usage.cache_read_input_tokens,
+        usage.output_tokens,
+        counted.lost_output_tokens,
+        *_prices(counted.rates),
+        call_key,
+        claim.job_key,
+        claim.number,
+    )
+    if driver(connection).execute(COUNT, values).rowcount == 0:
+        raise lost(claim)
+
+
+def _price_values(rates: Rates | None) -> dict[str, object]:
+    names = (f"call_{kind}_price" for kind in _RATES)
+    return dict(zip(names, _prices(rates), strict=True))
+
+
+def _prices(rates: Rates | None) -> tuple[int | None, ...]:
+    return tuple(None if rates is None else getattr(rates, kind) for kind in _RATES)
 
 
 def end(
@@ -232,27 +280,13 @@ def close(
         "call_prompt_tokens": charge.prompt_tokens,
         "call_lost_output_tokens": charge.lost_output_tokens,
         "call_cost_nano_usd": charge.cost_nano_usd,
+        **_price_values(charge.rates),
         "cost": charge.cost_nano_usd or 0,
         "unpriced": int(charge.cost_nano_usd is None),
     }
-    if connection.execute(END, values).rowcount:
+    for reserved in connection.execute(END, values).all():
+        values["released_nano_usd"], values["released_output"] = reserved
         connection.execute(ADD_USAGE, values)
         learn(connection, batch_key, call_key, outcome)
         if outcome.stop_reason is None:
             note_broken_call(connection, call_key, now_ms, outcome.error)
-
-
-def break_open_call(
-    connection: Connection, batch_key: int, job_key: int, now_ms: int, error: str
-) -> None:
-    """End the job's call that is still open as a broken one; no change where none is.
-
-    Nobody counted its tokens: the output is estimated from the text it gave.
-    """
-    for (call_key,) in connection.execute(OPEN_CALL, {"of_job": job_key}).all():
-        characters = connection.execute(
-            SAVED_CHARACTERS, {"of_job": job_key, "of_call": call_key}
-        ).scalar_one()
-        usage = Usage(output_tokens=estimate_tokens(characters), estimated=True)
-        outcome = CallOutcome(stop_reason=None, usage=usage, error=error)
-        close(connection, batch_key, job_key, call_key, outcome, now_ms)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection
 
-from runner.jobs.call import CallOutcome
+from runner.jobs.call import CHARACTERS_PER_TOKEN, CallOutcome
 from runner.store.engine import driver
 
 LAST_NUMBER: Final = 20  # a call's number above it counts as it
@@ -14,9 +15,9 @@ LAST_NUMBER: Final = 20  # a call's number above it counts as it
 # The time is this machine's both times; a clock that was set back counts for nothing.
 LEARN: Final = """\
 INSERT INTO learned (batch_key, model, number, calls, cut_calls, input_characters, input_tokens,
-  output_characters, output_tokens, most_output_tokens, stream_ms)
-SELECT ?1, model, min(number, ?2), 1, ?3, ?4, ?5, ?6, ?7, ?7, max(0, ended_ms - started_ms)
-FROM call WHERE key = ?8
+  output_characters, output_tokens, thinking_tokens, most_output_tokens, stream_ms)
+SELECT ?1, model, min(number, ?2), 1, ?3, ?4, ?5, ?6, ?7, ?8, ?7, max(0, ended_ms - started_ms)
+FROM call WHERE key = ?9
 ON CONFLICT (batch_key, model, number) DO UPDATE SET
   calls = calls + 1,
   cut_calls = cut_calls + excluded.cut_calls,
@@ -24,6 +25,7 @@ ON CONFLICT (batch_key, model, number) DO UPDATE SET
   input_tokens = input_tokens + excluded.input_tokens,
   output_characters = output_characters + excluded.output_characters,
   output_tokens = output_tokens + excluded.output_tokens,
+  thinking_tokens = thinking_tokens + excluded.thinking_tokens,
   most_output_tokens = max(most_output_tokens, excluded.most_output_tokens),
   stream_ms = stream_ms + excluded.stream_ms
 """
@@ -42,6 +44,39 @@ def learn(connection: Connection, batch_key: int, call_key: int, outcome: CallOu
         usage.total_input_tokens,
         outcome.text_characters,
         usage.output_tokens,
+        outcome.thinking_tokens,
         call_key,
     )
     driver(connection).execute(LEARN, values)
+
+
+# Where a batch has shown nothing yet: about what the models in use today write.
+ASSUMED_TOKENS_PER_MS: Final = 0.06
+
+SUMS: Final = """\
+SELECT sum(output_characters), sum(output_tokens), sum(thinking_tokens), sum(stream_ms)
+FROM learned WHERE batch_key = ? AND model = ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """How the calls of a batch to one model write.
+
+    Args:
+        tokens_per_character: of text, thinking left aside.
+        tokens_per_ms: of all output, from a request to its end.
+    """
+
+    tokens_per_character: float = 1 / CHARACTERS_PER_TOKEN
+    tokens_per_ms: float = ASSUMED_TOKENS_PER_MS
+
+
+def pattern(connection: Connection, batch_key: int, model: str) -> Pattern:
+    """How the calls of a batch to a model have written so far, or what is assumed of it."""
+    rows = driver(connection).execute(SUMS, (batch_key, model)).fetchall()
+    ((characters, tokens, thinking, stream_ms),) = rows
+    if not characters:
+        return Pattern()
+    text = (tokens - thinking) / characters
+    return Pattern(text, tokens / stream_ms if stream_ms else ASSUMED_TOKENS_PER_MS)

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from runner.jobs.states import COMPLETE, FINAL, State, allowed_before
-from runner.store.calls import break_open_call
+from runner.store.broken import break_open_call
 from runner.store.engine import driver
 from runner.store.events import note_of_jobs
 from runner.store.records import EventKind, Selection

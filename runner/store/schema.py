@@ -214,6 +214,7 @@ call = Table(
     Column("lost_output_tokens", Whole, nullable=False, server_default=text("0"), comment="its output that never entered the document: a rejected reply, last words repeated on request"),
     Column("dropped_output_tokens", Whole, nullable=False, server_default=text("0"), comment="output of earlier calls that left the document when it began"),
     Column("reserved_nano_usd", Whole, nullable=False, server_default=text("0"), comment="set aside for it when it began, in nano-dollars"),
+    Column("reserved_output_tokens", Whole, nullable=False, server_default=text("0"), comment="likewise, in output tokens"),
     *(
         Column(f"{kind}_price", Whole, comment=f"{words}, in nano-dollars a million tokens, as it was that day; NULL where it is not known")
         for kind, words in (
@@ -323,8 +324,9 @@ learned = Table(
             ("cut_calls", "those of them that `max_tokens` cut"),
             ("input_characters", "characters of their requests' texts"),
             ("input_tokens", "tokens of their whole input"),
-            ("output_characters", "characters of their answers"),
+            ("output_characters", "characters of their answers' texts"),
             ("output_tokens", "tokens of their answers"),
+            ("thinking_tokens", "those of them that went into thinking"),
             ("most_output_tokens", "tokens of the longest answer"),
             ("stream_ms", "time from their requests to their ends"),
         )
@@ -368,7 +370,7 @@ shared_prefix = Table(
     metadata,
     Column("batch_key", Whole, ForeignKey("batch.key", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="the batch"),
     Column("hash", LargeBinary, primary_key=True, nullable=False, comment="hash of the model and the beginning of the prompt"),
-    Column("jobs", Whole, nullable=False, comment="jobs that were submitted with this beginning"),
+    Column("jobs", Whole, nullable=False, comment="jobs with this beginning whose first call is not made yet"),
     Column("warm_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then the prompt cache holds it"),
     Column("warming_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then others wait for the call that writes it there"),
     sqlite_strict=True,

@@ -12,26 +12,28 @@ from functools import partial
 from pathlib import Path
 
 from runner import faults
-from runner.errors import StoreUnavailable
+from runner.errors import BudgetReached, StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
 from runner.store import calls, claims, migrate, pace, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
-from runner.store.ordering import OrderingStore
 from runner.store.patience import Told
 from runner.store.reading import no_database
 from runner.store.records import (
     CallStart,
     Claim,
+    Counted,
     Lane,
     LimitSeen,
     LimitUse,
     OnConflict,
+    Refusal,
     Settlement,
     SubmitReceipt,
 )
 from runner.store.submit import Jobs
+from runner.store.warming import WarmingStore
 
 
 def wall_clock() -> int:
@@ -39,7 +41,7 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Store(OrderingStore):
+class Store(WarmingStore):
     """One database. Writes go through one thread and are answered when they are on the disk;
     reads never wait for them. Made by `Store.open`."""
 
@@ -310,9 +312,7 @@ class Store(OrderingStore):
 
     async def end_outage(self, limit_key: str) -> None:
         """End a rest that lasts until the API answers again: it does."""
-        await self._writer.run(
-            partial(pace.end_outage, limit_key=limit_key, now_ms=self._now_ms())
-        )
+        await self._writer.run(partial(pace.end_outage, limit_key=limit_key, now_ms=self._now_ms()))
 
     async def share_limits(self, worker_id: str, uses: Sequence[LimitUse]) -> list[LimitSeen]:
         """Tell the other processes what this one uses, and hear what they tell."""
@@ -323,15 +323,19 @@ class Store(OrderingStore):
     # writing a document
 
     async def begin_call(self, claim: Claim, start: CallStart) -> int:
-        """Write down a call before its request is sent; its key.
+        """Write down a call before its request is sent, and set aside what it may cost; its key.
 
         Raises:
             ClaimLost: another worker holds the job now.
             CoolingDown: no call may start on its limit yet; nothing was written.
+            BudgetReached: the batch's budget has no room for it; the call was not written down.
         """
-        return await self._writer.run(
+        begun = await self._writer.run(
             partial(calls.begin, claim=claim, start=start, now_ms=self._now_ms())
         )
+        if isinstance(begun, Refusal):
+            raise BudgetReached(begun.reason, paused=begun.paused)
+        return begun
 
     def save(self, claim: Claim, call_key: int, seq: int, text: str) -> asyncio.Future[None]:
         """Append a chunk of text; the future resolves when it is committed.
@@ -356,6 +360,15 @@ class Store(OrderingStore):
         """
         return self._writer.submit(
             lambda connection: calls.judge(connection, claim, call_key, verdict)
+        )
+
+    def count(self, claim: Claim, call_key: int, counted: Counted) -> asyncio.Future[None]:
+        """Write down how the open call is billed so far; resolves when it is committed.
+
+        The future fails with ClaimLost where another worker holds the job now.
+        """
+        return self._writer.submit(
+            lambda connection: calls.count(connection, claim, call_key, counted)
         )
 
     async def end_call(self, claim: Claim, call_key: int, outcome: CallOutcome) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from runner.jobs.call import CallOutcome, Usage
+from runner.jobs.price import Price
 from runner.messages.headers import RateLimits
-from runner.store.records import CallStart
+from runner.store.records import CallStart, Counted
 from runner.workers.caching import Marked
-from runner.workers.money import Money
+from runner.workers.money import Money, estimated
 from runner.workers.needs import Need
 from runner.workers.pacing import Permit
 
@@ -19,30 +20,53 @@ class Calling:
 
     Args:
         start: as it is written down before it is sent.
+        price: of its model today; None where it is not known.
     """
 
     need: Need
     marked: Marked
     permit: Permit
     start: CallStart
+    price: Price | None
     kept_characters: int = 0  # of its answer, those that entered the document
+    _input: Usage | None = None  # as the API bills it
+    _written_characters: int = 0
+    _thinking_characters: int = 0
 
     def began(self, rate_limits: RateLimits) -> None:
         self.permit.began(rate_limits)
 
     def counted(self, usage: Usage) -> None:
+        self._input = usage
         self.permit.counted(usage)
         self.marked.began(usage)
 
-    def wrote(self, characters: int) -> None:
+    def wrote(self, characters: int, thinking: int) -> None:
+        self._written_characters += characters
+        self._thinking_characters += thinking
         self.permit.wrote(characters)
+
+    def so_far(self) -> Counted | None:
+        """What is known at the call's first text beside that text: how the input is billed, and
+        the output that came before and will never be saved. None: the API has told nothing."""
+        if self._input is None:
+            return None
+        aside = self._written_characters - self._thinking_characters - self.kept_characters
+        lost = round(max(0, aside) * self.need.tokens_per_character)
+        thinking = round(self._thinking_characters * self.need.tokens_per_character)
+        output = lost + max(thinking, self.need.thinking_tokens)
+        rates = None
+        if self.price is not None:
+            rates = self.price.rates(self._input.total_input_tokens)
+        return Counted(replace(self._input, output_tokens=output), lost, rates)
 
     def ended(self, outcome: CallOutcome, money: Money) -> CallOutcome:
         """The call is over; its outcome with what it cost."""
+        outcome = estimated(outcome, self.need)
         outcome = replace(outcome, input_characters=self.need.input_characters)
-        charge = money.charge(self.start, self.need, outcome, self.kept_characters)
+        charge = money.charge(self.start, self.price, outcome, self.kept_characters)
         self.permit.close(outcome.usage)
-        self.marked.close()
+        self.marked.ended(outcome)
         return replace(outcome, charge=charge)
 
     def given_up(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from runner import faults
 from runner.jobs.call import Verdict
-from runner.store.records import Claim
+from runner.store.records import Claim, Counted
 from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
 
@@ -44,6 +44,8 @@ class Saver:
         self._settings = settings
         self._failed = failed
         self._judged = False
+        self.counted = False  # it was told how the call is billed
+        self._count: Counted | None = None
         self._parts: list[str] = []
         self._length = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -62,6 +64,11 @@ class Saver:
         if not self._judged:
             self._judged = True
             self._watch(self._store.judge(self._claim, self._call_key, verdict), 0)
+
+    def count(self, counted: Counted | None) -> None:
+        """Write down how the call is billed along with its next chunk."""
+        self.counted = True
+        self._count = counted
 
     def add(self, text: str) -> None:
         """Take text that must be saved within `checkpoint_s`."""
@@ -91,6 +98,10 @@ class Saver:
         faults.hit("checkpoint.before")
         text, length = "".join(self._parts), self._length
         self._parts, self._length = [], 0
+        if self._count is not None:
+            # Side by side they are committed together: it costs no transaction of its own.
+            counted, self._count = self._count, None
+            self._watch(self._store.count(self._claim, self._call_key, counted), 0)
         future = self._store.save(self._claim, self._call_key, self.next_seq, text)
         self.next_seq += 1
         self._watch(future, length)

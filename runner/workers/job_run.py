@@ -15,7 +15,7 @@ import anyio
 from runner import faults
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, PastCall, Send, Step
-from runner.errors import ClaimLost, StoreError
+from runner.errors import ClaimLost, CoolingDown, StoreError
 from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.jobs.states import State
 from runner.jobs.traits import ModelTraits, PrefillAnswer
@@ -114,7 +114,11 @@ class JobRun:
             # One job that meets a fault of ours must not end the night for all the others.
             log.exception("job %s: a fault in the program", self.claim.job_id)
             await self._let_go(
-                Settlement(State.DISCARDED, error=f"a fault in the program: {bug!r:.200}")
+                Settlement(
+                    State.DISCARDED,
+                    error=f"a fault in the program: {bug!r:.200}",
+                    error_name=f"a fault in the program, {type(bug).__name__}",
+                )
             )
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(HAND_BACK_S, shield=True):
@@ -122,6 +126,7 @@ class JobRun:
             raise
         finally:
             self._place.progress.live.pop(self.claim.job_key, None)
+            self._place.caching.left(self.claim)
 
     async def _go_on(self, loaded: LoadedJob) -> None:
         while await self._write(loaded):
@@ -134,6 +139,7 @@ class JobRun:
         loop = ContinuationLoop(
             spec, traits, [_past(call, loaded.counted_from) for call in loaded.calls]
         )
+        place.caching.resumed(self.claim, loaded.calls)
         next_seq = loaded.next_seq
         step = loop.next_step()
         while isinstance(step, Send):
@@ -154,7 +160,11 @@ class JobRun:
                     await self._settle(ready)
                     return False
                 calling = ready
-                call_key = await self._begin(calling, loop, step)
+                try:
+                    call_key = await self._begin(calling, loop, step)
+                except CoolingDown as cooling:
+                    place.pacing.cooling(self.claim, cooling)
+                    continue
                 saver = self._saver(call_key, next_seq)
                 if not self.proven:
                     self._savers = [saver]
@@ -238,14 +248,21 @@ class JobRun:
         try:
             with self._interruptible():
                 marked = await place.caching.prepare(claim, loop, send, body, need)
-                leave = await place.pacing.enter(claim, need, marked)
+                leave = await place.pacing.enter(
+                    claim,
+                    need,
+                    marked,
+                    begun=len(loop.document) > 0,
+                    let_go=lambda: self._to_let_go() is not None,
+                )
                 if isinstance(leave, Rest):
-                    return judgement.at_rest(leave.seconds)
+                    return self._to_let_go() or judgement.at_rest(leave.seconds)
                 permit = leave
-                start = place.money.start(claim, loop, send, need, marked, permit.limit_key)
+                price = place.money.price(claim, loop.spec)
+                start = place.money.start(claim, loop, send, need, marked, permit.limit_key, price)
                 if isinstance(start, Finished):
                     return judgement.of_end(start)
-                calling = Calling(need, marked, permit, start)
+                calling = Calling(need, marked, permit, start, price)
                 marked = permit = None  # they are the call's from here on
                 return calling
             return self._to_let_go() or judgement.HANDED_BACK
@@ -280,7 +297,12 @@ class JobRun:
 
     async def _begin(self, calling: Calling, loop: ContinuationLoop, send: Send) -> int:
         faults.hit("call.before_begin")
-        call_key = await self._place.store.begin_call(self.claim, calling.start)
+        start = replace(
+            calling.start,
+            beginnings=calling.marked.beginnings,
+            probe_ms=calling.permit.probe_ms,
+        )
+        call_key = await self._place.store.begin_call(self.claim, start)
         loop.begin(send)
         progress = self._place.progress
         progress.calls += 1
@@ -303,6 +325,7 @@ class JobRun:
         with self._interruptible():
             try:
                 faults.hit("request.before")
+                calling.permit.check()
                 async with place.client.stream(calling.marked.body, calling) as stream:
                     try:
                         async for piece in stream:
@@ -318,6 +341,7 @@ class JobRun:
                         outcome = stream.outcome
             except CallError as broken:
                 error = broken
+                calling.permit.failed(broken)
             finally:
                 self._scope = None
                 faults.hit("stream.ended")
@@ -348,6 +372,8 @@ class JobRun:
         calling.kept_characters += len(text)
         if verdict is not None:
             saver.judge(verdict)
+        if not saver.counted:
+            saver.count(calling.so_far())
         self._progressed = True
         saver.add(text)
         progress = self._place.progress
@@ -386,19 +412,23 @@ class JobRun:
 
     async def _after_error(self, error: CallError) -> Settlement:
         place = self._place
+        down_s = None
+        if error.kind is ErrorKind.RETRY:
+            down_s = await place.pacing.failed(self.claim, error)
         settlement = judgement.of_error(
             error,
             attempt=self.claim.attempt,
             max_attempts=place.max_attempts(self.claim.batch_key),
             progress=self._progressed,
+            down_s=down_s,
             random=place.random,
         )
         if error.kind is ErrorKind.RATE_LIMIT:
             seconds = settlement.delay_ms / 1000
-            await place.pacing.limited(self.claim, error, seconds)
-            place.progress.notice(
-                f"{self.claim.model}: rate limit, no calls for {seconds:.0f} s ({error})"
-            )
+            if await place.pacing.limited(self.claim, error, seconds):
+                place.progress.notice(
+                    f"{self.claim.model}: rate limit, no calls for {seconds:.0f} s ({error})"
+                )
         elif cause := judgement.PAUSES.get(error.kind):
             await place.store.pause(self.claim.batch_key, cause, str(error))
         elif error.kind is not ErrorKind.RETRY:

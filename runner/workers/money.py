@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, Send
-from runner.jobs.call import CallOutcome, Charge
+from runner.jobs.call import CallOutcome, Charge, Usage
+from runner.jobs.price import Price, Rates
+from runner.jobs.spec import JobSpec
+from runner.messages.prices import price_of
 from runner.store.records import CallStart, Claim, Reservation
 from runner.workers.caching import Marked
 from runner.workers.needs import Need
 
 
 class Money:
-    """Prices calls, and says what is to be set aside for them."""
+    """Prices calls, and says what is to be set aside for them.
+
+    Args:
+        base_url: of the endpoint they go to.
+        own_prices: `prices:` of a batch, by its key.
+    """
+
+    def __init__(self, base_url: str, own_prices: Callable[[int], Mapping[str, Rates]]) -> None:
+        self._base_url = base_url
+        self._own_prices = own_prices
+
+    def price(self, claim: Claim, spec: JobSpec) -> Price | None:
+        """What a call of the job costs today; None where nobody knows."""
+        speed = spec.params.get("speed")
+        return price_of(
+            spec.model,
+            base_url=self._base_url,
+            at=datetime.now(UTC),
+            own=self._own_prices(claim.batch_key),
+            speed=None if speed is None else str(speed),
+        )
 
     def start(
         self,
@@ -21,24 +48,32 @@ class Money:
         need: Need,
         marked: Marked,
         limit_key: str | None,
+        price: Price | None,
     ) -> CallStart | Finished:
         """The call as it is to be written down; or the end of a document whose own budget has no
         room for it."""
         plan = send.plan
+        dropped = max(0, len(loop.document) - plan.resume_at)
         return CallStart(
             number=send.number,
             strategy=plan.strategy,
             resume_at=plan.resume_at,
             max_tokens=send.max_tokens,
             model=loop.spec.model,
+            rates=None if price is None else price.rates(need.input_tokens),
             reservation=Reservation(output_tokens=send.max_tokens),
             input_tokens=need.input_tokens,
             prompt_tokens=need.prompt_tokens,
+            dropped_output_tokens=round(dropped * need.tokens_per_character),
             limit_key=limit_key,
         )
 
     def charge(
-        self, start: CallStart, need: Need, outcome: CallOutcome, kept_characters: int
+        self,
+        start: CallStart,
+        price: Price | None,
+        outcome: CallOutcome,
+        kept_characters: int,
     ) -> Charge:
         """What a call cost.
 
@@ -49,5 +84,44 @@ class Money:
         prompt_tokens = start.prompt_tokens
         if start.resume_at == 0:
             prompt_tokens = usage.total_input_tokens or prompt_tokens
-        cost = None if start.rates is None else start.rates.cost(usage)
-        return Charge(cost_nano_usd=cost, prompt_tokens=prompt_tokens)
+        rates = None if price is None else price.rates(usage.total_input_tokens)
+        return Charge(
+            cost_nano_usd=cost(rates, usage),
+            prompt_tokens=prompt_tokens,
+            lost_output_tokens=lost_tokens(outcome, kept_characters),
+            rates=rates,
+        )
+
+
+def cost(rates: Rates | None, usage: Usage) -> int | None:
+    """What a call cost, in nano-dollars; None where the price is not known. What took no token,
+    as a request that was turned away, costs nothing at any price."""
+    if rates is not None:
+        return rates.cost(usage)
+    return None if usage.total_input_tokens or usage.output_tokens else 0
+
+
+def lost_tokens(outcome: CallOutcome, kept_characters: int) -> int:
+    """Of a call's output, what never entered the document: all of it where no text did, else in
+    proportion to the text that was left out. Thinking goes with the text it led to."""
+    written = outcome.usage.output_tokens
+    if kept_characters <= 0:
+        return written
+    if outcome.text_characters <= kept_characters:
+        return 0
+    return written * (outcome.text_characters - kept_characters) // outcome.text_characters
+
+
+def estimated(outcome: CallOutcome, need: Need) -> CallOutcome:
+    """The outcome of a stream that broke, with the output tokens that such a text and the thinking
+    before it have come to in this batch."""
+    usage = outcome.usage
+    if not usage.estimated or outcome.output_counted:
+        return outcome
+    thinking = outcome.thinking_characters * need.tokens_per_character
+    if outcome.text_characters or outcome.thinking_characters:
+        thinking = max(thinking, need.thinking_tokens)
+    text = outcome.text_characters * need.tokens_per_character
+    least = usage.output_tokens if not outcome.text_characters else 0
+    tokens = min(need.most_output_tokens, max(least, round(text + thinking)))
+    return replace(outcome, usage=replace(usage, output_tokens=tokens))

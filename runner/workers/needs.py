@@ -28,6 +28,8 @@ class Need:
         prompt_tokens: the part of it that is the prompt; the rest is the document so far.
         output_tokens: what such calls write.
         most_output_tokens: what it may write: its `max_tokens`.
+        tokens_per_character: of text that it writes.
+        thinking_tokens: what goes into thinking before that.
     """
 
     input_characters: int
@@ -35,6 +37,8 @@ class Need:
     prompt_tokens: int
     output_tokens: int
     most_output_tokens: int
+    tokens_per_character: float = 1 / CHARACTERS_PER_TOKEN
+    thinking_tokens: int = 0
 
 
 class Needs:
@@ -65,6 +69,8 @@ class Needs:
             prompt_tokens=min(input_tokens, loop.prompt_tokens),
             output_tokens=expected_output(rows, send),
             most_output_tokens=send.max_tokens,
+            tokens_per_character=tokens_per_character(rows),
+            thinking_tokens=thinking_tokens(rows),
         )
 
 
@@ -80,11 +86,17 @@ def expected_output(rows: Sequence[LearnedCalls], send: Send) -> int:
 
 
 def tokens_per_character(rows: Sequence[LearnedCalls]) -> float:
-    """Tokens that a character of output comes to."""
+    """Tokens that a character of text comes to, thinking left aside."""
     characters = sum(row.output_characters for row in rows)
     if not characters:
         return 1 / CHARACTERS_PER_TOKEN
-    return sum(row.output_tokens for row in rows) / characters
+    return sum(row.output_tokens - row.thinking_tokens for row in rows) / characters
+
+
+def thinking_tokens(rows: Sequence[LearnedCalls]) -> int:
+    """Tokens of thinking in a call, by the mean."""
+    calls = sum(row.calls for row in rows)
+    return round(sum(row.thinking_tokens for row in rows) / calls) if calls else 0
 
 
 def text_length(value: Any) -> int:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+import anyio
+
 from runner.errors import CoolingDown, StoreError
 from runner.jobs.call import Usage
-from runner.jobs.spec import BatchLimits
-from runner.messages.backoff import RATE_LIMIT_CAP_S
+from runner.messages.backoff import RATE_LIMIT_CAP_S, RATE_LIMIT_LEAST_S
 from runner.messages.errors import CallError, ErrorKind
 from runner.messages.headers import RateLimits
 from runner.messages.pace import (
@@ -75,6 +76,13 @@ class Permit:
                 type=NOT_SENT,
                 retry_after_s=rest_s,
             )
+
+    def failed(self, error: CallError) -> None:
+        """The call failed; said at once, before another takes its place."""
+        if error.kind is ErrorKind.RATE_LIMIT and error.type != NOT_SENT:
+            asked_s = error.retry_after_s
+            rest_s = RATE_LIMIT_LEAST_S if asked_s is None else min(asked_s, RATE_LIMIT_CAP_S)
+            self.gate.limit.cool_down(rest_s, self.gate.now_s())
 
     def began(self, rate_limits: RateLimits) -> None:
         """The answer's headers came."""
@@ -247,27 +255,24 @@ class Pacing:
 
     # what the processes tell each other
 
-    async def keep(
-        self, worker_id: str, reread: Callable[[], Sequence[BatchRow]] | None = None
-    ) -> None:
-        """Share the limits with the other processes, for as long as this one works."""
-        while True:
-            self._new.clear()
-            await self.beat(worker_id)
-            try:
-                async with asyncio.timeout(BEAT_S):
-                    await self._new.wait()
-            except TimeoutError:
-                pass
-
-    def set_batches(self, batches: Sequence[tuple[int, str, BatchLimits]]) -> None:
-        """The batches' own limits, as they are now.
+    async def keep(self, worker_id: str, batches: Callable[[], Awaitable[list[BatchRow]]]) -> None:
+        """Share the limits with the other processes, for as long as this one works.
 
         Args:
-            batches: key, name and limits of each.
+            batches: gives the batches that are worked on, as they are in the database now.
         """
+        while True:
+            self._new.clear()
+            self.set_batches(await batches())
+            await self.beat(worker_id)
+            with anyio.move_on_after(BEAT_S):
+                await self._new.wait()
+
+    def set_batches(self, batches: Iterable[BatchRow]) -> None:
+        """Take the batches' own limits over, as they are now."""
         now_s = self._clock()
-        for key, name, limits in batches:
+        for batch in batches:
+            key, limits = batch.key, batch.limits
             caps = PerMinute(
                 limits.requests_per_minute,
                 limits.input_tokens_per_minute,
@@ -275,7 +280,7 @@ class Pacing:
             )
             cap = self._caps.get(key)
             if cap is None:
-                cap = self._caps[key] = Cap(batch_limit_key(key), f"batch {name}", now_s)
+                cap = self._caps[key] = Cap(batch_limit_key(key), f"batch {batch.name}", now_s)
                 self._new.set()
             if cap.per_minute != caps:
                 cap.change(caps, now_s)

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from runner import faults
 from runner.errors import RunnerError, StoreBlocked
 from runner.messages.client import MessagesClient
+from runner.messages.pace import batch_limit_key
 from runner.store.records import BatchRow, Claim, Lane, PauseCause
 from runner.store.store import Store
 from runner.workers.caching import Caching
@@ -28,6 +29,7 @@ from runner.workers.pacing import Pacing
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
+from runner.workers.waiting import Waiting
 from runner.workers.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Worker:
         simulated: work on the batches whose documents come from the simulator; else on the others.
         until_final: end when every job of these batches is final or its batch is paused; else
             work until stopped. A batch that its owner paused while we worked on it is waited for.
+        wait: a batch that anything else paused is waited for as well.
         settled: called with each job's key when this process has settled it, whatever its state.
     """
 
@@ -52,6 +55,7 @@ class Worker:
         batch_keys: Collection[int] | None = None,
         simulated: bool = False,
         until_final: bool = True,
+        wait: bool = False,
         settings: WorkerSettings = WorkerSettings(),
         progress: Progress | None = None,
         settled: Callable[[int], None] | None = None,
@@ -62,25 +66,40 @@ class Worker:
         self._batch_keys = batch_keys
         self._simulated = simulated
         self._until_final = until_final
+        self._waits = wait or not until_final
         self._settings = settings
         self._settled = settled
-        self._pacing = Pacing()
+        random = random or Random()  # noqa: S311  jitter needs no secrecy
+        self._pacing = Pacing(
+            store,
+            client.base_url,
+            client.credential,
+            notice=self.progress.notice,
+            room=lambda: self._wake.set(),
+            random=random,
+        )
         self._batches: dict[int, BatchRow] = {}
         self._worked_on: set[int] = set()  # batches that were open to us at some time
         self._running: dict[int, JobRun] = {}
         self._wake = anyio.Event()
         self._worker_id = ""
+        self._waiting = Waiting(store, self.progress, settings.ask_again_s)
         self._place = Workplace(
             store=store,
             client=client,
             models=Models(store, client, self.progress.notice),
             needs=Needs(store),
-            caching=Caching(),
+            caching=Caching(
+                store,
+                batch=lambda key: self._batches[key],
+                slots=self._slots,
+                rates=lambda key, model: self._batches[key].limits.prices.get(model),
+            ),
             pacing=self._pacing,
-            money=Money(),
+            money=Money(client.base_url, lambda key: self._batches[key].limits.prices),
             progress=self.progress,
             settings=settings,
-            random=random or Random(),  # noqa: S311  jitter needs no secrecy
+            random=random,
             max_attempts=lambda key: self._batches[key].limits.max_attempts,
             batch_name=lambda key: self._batches[key].name,
         )
@@ -153,6 +172,7 @@ class Worker:
             background.start_soon(rescuer.run)
             watch = Watch(self._store, self._worker_id, self._running, settings.watch_s)
             background.start_soon(watch.run)
+            background.start_soon(self._pacing.keep, self._worker_id, self._reread)
             async with anyio.create_task_group() as jobs:
                 await self._produce(jobs, lambda: lost)
             background.cancel_scope.cancel()
@@ -173,6 +193,8 @@ class Worker:
             if self.progress.stopping or lost():
                 self._interrupt_all(Interruption.STOP)  # those that were just being claimed
             elif not claims:
+                if self._waits:
+                    await self._waiting.look(await self._our_batches())
                 if self._until_final and not self._running and await self._all_done():
                     return
                 with anyio.move_on_after(self._settings.poll_s):
@@ -200,10 +222,13 @@ class Worker:
             return []
         by_batch = Counter(run.claim.batch_key for run in self._running.values())
         by_lane = Counter((run.claim.batch_key, run.claim.model) for run in self._running.values())
+        by_limit = Counter(self._pacing.key(run.claim.model) for run in self._running.values())
         open_lanes = await self._store.open_lanes(self._batch_keys)
+        wished = by_limit + Counter({batch_limit_key(key): n for key, n in by_batch.items()})
+        self._pacing.wish(wished)
         if not open_lanes:
             return []
-        self._batches |= {batch.key: batch for batch in await self._store.batches()}
+        await self._reread()
         lanes: dict[int, list[Lane]] = {}
         for lane in open_lanes:
             if self._batches[lane.batch_key].simulated is not self._simulated:
@@ -212,14 +237,26 @@ class Worker:
             limits = self._batches[lane.batch_key].limits
             most = limits.concurrency_by_model.get(lane.model, limits.concurrency)
             free = most - by_lane[lane.batch_key, lane.model]
-            if free > 0 and not self._pacing.cooling(lane.model):
+            free = min(free, limits.concurrency - by_batch[lane.batch_key], lane.available)
+            if free <= 0:
+                continue
+            limit_key = self._pacing.key(lane.model)
+            wished[limit_key] += free
+            wished[batch_limit_key(lane.batch_key)] += free
+            # What cannot start soon stays in the queue, where others can take it.
+            free = min(free, self._pacing.room(lane.model, by_limit[limit_key]))
+            if free > 0:
+                by_limit[limit_key] += free
                 lanes.setdefault(lane.batch_key, []).append(Lane(lane.batch_key, lane.model, free))
+        self._pacing.wish(wished)
         claims: list[Claim] = []
         for batch_key, batch_lanes in lanes.items():
             free = self._batches[batch_key].limits.concurrency - by_batch[batch_key]
             if self._settings.concurrency is not None:
                 ours = self._settings.concurrency - len(self._running) - len(claims)
                 free = min(free, ours)
+            runs = [run for run in self._running.values() if run.claim.batch_key == batch_key]
+            free = min(free, self._waiting.room(batch_key, runs))
             if free > 0:
                 claims += await self._store.claim(
                     self._worker_id,
@@ -232,20 +269,35 @@ class Worker:
                 break
         return claims
 
+    async def _reread(self) -> list[BatchRow]:
+        """The batches as they are now: their owner may change their limits while they run."""
+        rows = await self._store.batches()
+        self._batches |= {batch.key: batch for batch in rows}
+        return [row for row in rows if row.key in self._worked_on]
+
     async def _all_done(self) -> bool:
         """Whether nothing is left that anyone could work on without the owner's help."""
         return not any(
-            self._is_ours(batch) and batch.unfinished and self._may_go_on(batch)
-            for batch in await self._store.batches()
+            batch.unfinished and self._may_go_on(batch) for batch in await self._our_batches()
         )
 
-    def _is_ours(self, batch: BatchRow) -> bool:
-        chosen = self._batch_keys is None or batch.key in self._batch_keys
-        return chosen and batch.simulated is self._simulated
+    def _slots(self, batch_key: int) -> int:
+        """How many calls of a batch may be open at once in this process."""
+        most = self._batches[batch_key].limits.concurrency
+        ours = self._settings.concurrency
+        return most if ours is None else min(most, ours)
+
+    async def _our_batches(self) -> list[BatchRow]:
+        return [
+            batch
+            for batch in await self._store.batches()
+            if batch.simulated is self._simulated
+            and (self._batch_keys is None or batch.key in self._batch_keys)
+        ]
 
     def _may_go_on(self, batch: BatchRow) -> bool:
         """Whether a batch is open, or its owner paused it before our eyes and may resume it."""
-        if batch.paused is None:
+        if batch.paused is None or self._waits:
             return True
         return batch.paused is PauseCause.USER and batch.key in self._worked_on
 

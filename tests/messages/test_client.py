@@ -84,6 +84,7 @@ async def test_a_whole_answer(server: WireServer) -> None:
         usage=Usage(input_tokens=10, output_tokens=7),
         request_id="req_test",
         text_characters=11,
+        output_counted=True,
     )
 
 

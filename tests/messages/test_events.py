@@ -272,3 +272,27 @@ def test_nested_nonsense_does_not_raise() -> None:
             names = ("message", "delta", "content_block", "usage", "index")
             data = json.dumps({"type": kind, **dict.fromkeys(names, value)}).encode()
             assert Reply().take(b"", data) == ""
+
+
+def test_what_was_written_to_the_cache_for_an_hour_is_told_apart() -> None:
+    usage = {
+        "input_tokens": 10,
+        "cache_creation_input_tokens": 500,
+        "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 400},
+    }
+    _, reply = read(event("message_start", message={"usage": usage}))
+    expected = Usage(10, 500, estimated=True, cache_creation_1h_input_tokens=400)
+    assert reply.input_usage == expected
+    usage["cache_creation"]["ephemeral_1h_input_tokens"] = 900  # more than all of it: nonsense
+    _, reply = read(event("message_start", message={"usage": usage}))
+    assert reply.outcome().usage.cache_creation_1h_input_tokens == 500
+
+
+def test_thinking_is_counted_apart() -> None:
+    usage = {"output_tokens": 50, "output_tokens_details": {"thinking_tokens": 30}}
+    _, reply = read(start(), text("12345"), message_delta(usage, stop_reason="end_turn"))
+    outcome = reply.outcome()
+    assert (outcome.text_characters, outcome.thinking_tokens) == (5, 30)
+    usage["output_tokens_details"]["thinking_tokens"] = 80  # more than all of it: nonsense
+    _, reply = read(start(), message_delta(usage, stop_reason="end_turn"))
+    assert reply.outcome().thinking_tokens == 50

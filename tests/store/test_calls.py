@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from runner.errors import ClaimLost, StoreError
-from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
+from runner.jobs.call import CallOutcome, Charge, Strategy, Usage, Verdict
+from runner.jobs.price import Rates
 from runner.jobs.states import Finish, State
-from runner.store.records import CallStart, Claim, Settlement
+from runner.store.broken import UNSAVED_MS
+from runner.store.learned import ASSUMED_TOKENS_PER_MS
+from runner.store.records import CallStart, Claim, Counted, Settlement
 from runner.store.store import Store
+from tests.store.hands import make_spec
 
 pytestmark = pytest.mark.anyio
 
@@ -188,8 +192,78 @@ async def test_an_open_call_is_ended_as_broken_when_its_job_is_settled(hands, st
     await store.save(claim, call_key, 1, "9")
     await store.settle(claim, Settlement(State.RETRYABLE, error="lost the wire", delay_ms=1))
     (call,) = await store.calls(claim.job_key)
+    unsaved = round(ASSUMED_TOKENS_PER_MS * UNSAVED_MS)
     assert call.outcome == CallOutcome(
-        None, usage=Usage(output_tokens=3, estimated=True), error="lost the wire"
+        None,
+        usage=Usage(output_tokens=round(9 / 4) + unsaved, estimated=True),
+        error="lost the wire",
+        charge=Charge(prompt_tokens=0, lost_output_tokens=unsaved),
     )
     assert (await hands.job()).usage == call.outcome.usage
     assert await store.check() == []
+
+
+RATES = Rates(1_000_000_000, 5_000_000_000, 1_250_000_000, 2_000_000_000, 100_000_000)
+DEARER = Rates(2_000_000_000, 10_000_000_000, 2_500_000_000, 4_000_000_000, 200_000_000)
+
+
+async def test_a_call_that_nobody_ends_costs_what_its_row_and_its_batch_tell(
+    hands, store, clock
+) -> None:
+    await hands.submit(make_spec("a"), make_spec("b"))
+    # An answered call: 4 tokens of thinking, 40 of text in 100 characters, 22 ms each.
+    claim = await hands.claim()
+    call_key = await hands.begin(claim, rates=RATES)
+    clock.ms += 440
+    answered = CallOutcome(
+        "max_tokens",
+        usage=Usage(10, output_tokens=44),
+        text_characters=100,
+        thinking_tokens=4,
+        charge=Charge(cost_nano_usd=230_000),
+    )
+    await store.end_call_and_settle(
+        claim, call_key, answered, Settlement(State.DISCARDED, error="enough")
+    )
+    # One that died: begun with an expectation, then counted and in part saved.
+    claim = await hands.claim()
+    call_key = await hands.begin(claim, rates=RATES, input_tokens=900, max_tokens=1_000)
+    counted = Counted(Usage(200, 80, 700, 9, cache_creation_1h_input_tokens=30), 5, DEARER)
+    await store.count(claim, call_key, counted)
+    await store.save(claim, call_key, 0, "x" * 50)
+    await store.settle(claim, Settlement(State.DISCARDED, error="died"))
+
+    (call,) = await store.calls(claim.job_key)
+    unsaved = round(44 / 440 * UNSAVED_MS)
+    output = 9 + 50 * 40 // 100 + unsaved
+    usage = Usage(200, 80, 700, output, True, 30)
+    assert call.outcome.usage == usage
+    assert call.outcome.charge == Charge(DEARER.cost(usage), 980, 5 + unsaved)
+    assert call.rates == DEARER
+    (batch,) = await store.batches()
+    assert batch.cost_nano_usd == 230_000 + DEARER.cost(usage)
+    assert batch.unpriced_calls == 0
+
+
+async def test_a_call_that_nobody_ends_costs_no_more_than_it_may_write(hands, store) -> None:
+    await hands.submit()
+    claim = await hands.claim()
+    call_key = await hands.begin(claim, input_tokens=7, max_tokens=3)
+    await store.save(claim, call_key, 0, "x" * 1_000)
+    await store.settle(claim, Settlement(State.DISCARDED, error="died"))
+    (call,) = await store.calls(claim.job_key)
+    assert call.outcome.usage == Usage(7, output_tokens=3, estimated=True)
+    # Nobody knows the price, and it is not taken as nothing.
+    assert call.cost_nano_usd is None
+    assert (await hands.job()).unpriced_calls == 1
+
+
+async def test_only_the_holder_says_how_a_call_is_billed(hands, store) -> None:
+    await hands.submit()
+    claim = await hands.claim()
+    call_key = await hands.begin(claim, input_tokens=7)
+    await store.rescue("w1", max_rescues=3)
+    with pytest.raises(ClaimLost):
+        await store.count(claim, call_key, Counted(Usage(900)))
+    (call,) = await store.calls(claim.job_key)
+    assert call.outcome.usage.input_tokens == 7

@@ -68,7 +68,7 @@ class Rates:
         per_minute: the limits as far as they are known.
     """
 
-    def __init__(self, now_s: float, per_minute: PerMinute = PerMinute()) -> None:  # noqa: B008
+    def __init__(self, now_s: float, per_minute: PerMinute = PerMinute()) -> None:
         self._limits: dict[Kind, int] = {}
         self._taken: dict[Kind, Bucket] = {}
         self._streamed: dict[Kind, Streamed] = {}

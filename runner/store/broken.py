@@ -1,0 +1,55 @@
+"""Calls that nobody can end any more: their process died, or their job was taken from them.
+
+Nobody counted their tokens, so they are estimated by what stands in their rows and by what the
+calls of their batch have been like; docs/money.md tells the arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, func, select
+
+from runner.jobs.call import CallOutcome, Charge
+from runner.store.calls import close
+from runner.store.learned import pattern
+from runner.store.rows import rates_of, usage_of
+from runner.store.schema import call, chunk
+
+# What streamed in since the last checkpoint died with the process. A checkpoint is made 250 ms
+# after the first text that waits for it, so that on average half of that time was not saved.
+UNSAVED_MS: Final = 125
+
+OPEN_CALL: Final = select(call).where(
+    call.c.job_key == bindparam("of_job"), call.c.ended_ms.is_(None)
+)
+SAVED_CHARACTERS: Final = select(func.coalesce(func.sum(func.length(chunk.c.text)), 0)).where(
+    chunk.c.job_key == bindparam("of_job"), chunk.c.call_key == bindparam("of_call")
+)
+
+
+def break_open_call(
+    connection: Connection, batch_key: int, job_key: int, now_ms: int, error: str
+) -> None:
+    """End the job's call that is still open as a broken one; no change where none is.
+
+    Its input is what the API had told, else what was expected. Its output is what was known beside
+    the text (thinking, words left out), the saved text, and what was on its way to be saved.
+    """
+    for row in connection.execute(OPEN_CALL, {"of_job": job_key}).all():
+        characters = connection.execute(
+            SAVED_CHARACTERS, {"of_job": job_key, "of_call": row.key}
+        ).scalar_one()
+        usual = pattern(connection, batch_key, row.model)
+        unsaved = round(usual.tokens_per_ms * UNSAVED_MS)
+        output = row.output_tokens + round(characters * usual.tokens_per_character) + unsaved
+        usage = replace(usage_of(row), output_tokens=min(output, row.max_tokens), estimated=True)
+        rates = rates_of(row)
+        charge = Charge(
+            cost_nano_usd=None if rates is None else rates.cost(usage),
+            prompt_tokens=usage.total_input_tokens if row.resume_at == 0 else row.prompt_tokens,
+            lost_output_tokens=min(row.lost_output_tokens + unsaved, usage.output_tokens),
+        )
+        outcome = CallOutcome(stop_reason=None, usage=usage, error=error, charge=charge)
+        close(connection, batch_key, job_key, row.key, outcome, now_ms)
