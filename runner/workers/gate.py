@@ -41,7 +41,6 @@ class Waiter:
     """A call that waits for its leave, and then has it.
 
     Args:
-        job: for which job it is.
         input_tokens: those that count against the limit.
         output_tokens: those it will probably write.
         begun: its document was begun, so it goes before others.
@@ -49,7 +48,6 @@ class Waiter:
         cap: its batch's own limits.
     """
 
-    job: int
     input_tokens: int
     output_tokens: int
     begun: bool
@@ -203,7 +201,7 @@ class Gate:
         amounts = (waiter.input_tokens, waiter.output_tokens, now_s)
         if waiter.granted is None or waiter.granted.done():
             return
-        waiter.flight = self.limit.start(waiter.job, *amounts)
+        waiter.flight = self.limit.start(*amounts)
         if waiter.cap is not None:
             waiter.cap.in_flight += 1
             waiter.capped = waiter.cap.rates.start(*amounts)

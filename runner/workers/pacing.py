@@ -188,7 +188,6 @@ class Pacing:
         """
         gate = self._gate(claim.model)
         waiter = Waiter(
-            job=claim.job_key,
             input_tokens=max(0, need.input_tokens - marked.cached_tokens),
             output_tokens=need.output_tokens,
             begun=begun,

@@ -17,7 +17,6 @@ class Flight:
     """One open call, as its limit sees it."""
 
     taken: Taken
-    job: int
     began_s: float
     answered: bool = False  # its answer began
     succeeded: bool = False  # it brought something
@@ -84,13 +83,13 @@ class Limit:
         free = self.level.open - self.in_flight
         return max(0.0, min(free, self.rates.soon(input_tokens, output_tokens, seconds, now_s)))
 
-    def start(self, job: int, input_tokens: float, output_tokens: float, now_s: float) -> Flight:
+    def start(self, input_tokens: float, output_tokens: float, now_s: float) -> Flight:
         """A call begins; see `wait_s`."""
         if self.outage.on:
             self.outage.probing(now_s)
         self.in_flight += 1
         self.unanswered += 1
-        return Flight(self.rates.start(input_tokens, output_tokens, now_s), job, now_s)
+        return Flight(self.rates.start(input_tokens, output_tokens, now_s), now_s)
 
     def answered(self, flight: Flight, limits: RateLimits, now_s: float) -> None:
         """The call's answer begins."""
@@ -178,7 +177,7 @@ class Limit:
         self.level.troubled(now_s)
         if flight.succeeded:
             return False
-        return self.outage.failed(flight.job, reason, now_s, servers_own=servers_own)
+        return self.outage.failed(reason, now_s, servers_own=servers_own)
 
     def join_outage(self, reason: str, seconds: float, now_s: float) -> None:
         """Another process found the server down, or tries it now."""
