@@ -345,7 +345,8 @@ class Reader:
             .where(learned.c.batch_key == batch_key, learned.c.model == model)
             .order_by(learned.c.number)
         )
-        return [LearnedCalls(**row._mapping) for row in await self.rows(statement)]
+        rows = await self.rows(statement)
+        return [LearnedCalls(**row._mapping) for row in rows]  # noqa: SLF001  public in spite of its name
 
     async def calls(self, job_key: int, *, superseded: bool) -> list[SavedCall]:
         statement = select(call).where(call.c.job_key == job_key).order_by(call.c.key)
