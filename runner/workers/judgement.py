@@ -6,6 +6,7 @@ from math import ceil
 from random import Random
 
 from runner.continuation.steps import CannotContinue, Finished
+from runner.errors import BudgetReached
 from runner.jobs.states import Finish, State
 from runner.messages.backoff import delay_s
 from runner.messages.classify import clean
@@ -18,6 +19,9 @@ PAUSES = {
     ErrorKind.SPEND_CAP: PauseCause.SPEND_CAP,
 }
 
+# A call that ends may leave room at any moment; who waits is not claimed before there is some.
+BUDGET_WAIT_MS = 250
+
 HANDED_BACK = Settlement(State.AVAILABLE)
 RESTARTED = Settlement(
     State.DISCARDED,
@@ -28,10 +32,11 @@ RESTARTED = Settlement(
 
 
 def at_rest(seconds: float) -> Settlement:
-    """What becomes of a job whose model must rest, because another job met its rate limit."""
+    """What becomes of a job whose model must rest, because of what another job met: its rate
+    limit, or an API that is down."""
     return Settlement(
         State.SCHEDULED,
-        error="waits: the model's rate limit was met",
+        error="waits: another job met the model's rate limit, or the API is down",
         delay_ms=ceil(1000 * seconds),
     )
 
@@ -39,6 +44,13 @@ def at_rest(seconds: float) -> Settlement:
 def paused(reason: str) -> Settlement:
     """What becomes of a job whose batch is paused: it waits, at no cost."""
     return Settlement(State.AVAILABLE, error=f"its batch is paused: {reason}")
+
+
+def out_of_budget(reached: BudgetReached) -> Settlement:
+    """What becomes of a job whose call has no room in its batch's budget: it waits, at no cost."""
+    if reached.paused:
+        return paused(reached.reason)
+    return Settlement(State.SCHEDULED, error=f"waits: {reached.reason}", delay_ms=BUDGET_WAIT_MS)
 
 
 def of_end(step: Finished | CannotContinue) -> Settlement:
@@ -53,13 +65,21 @@ def of_end(step: Finished | CannotContinue) -> Settlement:
 
 
 def of_error(
-    error: CallError, *, attempt: int, max_attempts: int, progress: bool, random: Random
+    error: CallError,
+    *,
+    attempt: int,
+    max_attempts: int,
+    progress: bool,
+    random: Random,
+    down_s: float | None = None,
 ) -> Settlement:
     """What becomes of a job whose call failed.
 
     Args:
         attempt: errors in a row so far, this one not counted.
         progress: text was saved since the last error, so the count starts again.
+        down_s: the API fails for all, so that the error says nothing of this job: it waits for at
+            least so many seconds, at no attempt.
     """
     before = 0 if progress else attempt
     delay_ms = round(1000 * delay_s(before, error, random))
@@ -69,6 +89,9 @@ def of_error(
         return Settlement(State.SCHEDULED, error=str(error), delay_ms=delay_ms)
     if error.kind is not ErrorKind.RETRY:
         return Settlement(State.DISCARDED, error=str(error), error_name=_name(error))
+    if down_s is not None:
+        delay_ms = max(delay_ms, ceil(1000 * down_s))
+        return Settlement(State.SCHEDULED, error=str(error), delay_ms=delay_ms)
     if before + 1 >= max_attempts:
         return Settlement(
             State.DISCARDED,
