@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -18,12 +18,17 @@ from runner.store.records import JobRow
 from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
+from tests.places import Place
 
 # Prompt, max_tokens and length that make a document of some four calls.
 PROMPT = "Write about {} in about 150 words. [[simulate: {}]]"
 NO_LIMITS = BatchLimits()
 NO_OPTIONS = SimulatorOptions()
 QUICK = WorkerSettings(checkpoint_s=0.01, poll_s=0.02)
+
+
+# Where houses have their databases; None: in files.
+PLACE: Place | None = None
 
 
 class Impatient(Random):
@@ -53,6 +58,7 @@ class House:
     store: Store
     simulator: Simulator
     client: MessagesClient
+    database: str
 
     async def submit(self, *jobs: JobSpec, limits: BatchLimits = NO_LIMITS) -> None:
         await self.store.submit(BatchSpec("b", limits), jobs)
@@ -83,6 +89,20 @@ class House:
         assert await self.store.check() == []
 
 
+@contextmanager
+def a_database(folder: Path) -> Iterator[str]:
+    """The database of a house: on the test's server where it has one, else a file in the folder."""
+    place = PLACE
+    if place is None:
+        yield str(folder / "runner.db")
+        return
+    database = place.new()
+    try:
+        yield database
+    finally:
+        place.drop(database)
+
+
 @asynccontextmanager
 async def a_house(
     folder: Path, options: SimulatorOptions = NO_OPTIONS, **client: Any
@@ -92,7 +112,8 @@ async def a_house(
             api_key="test-key", base_url=simulator.base_url, one_block=False, **client
         )
         try:
-            async with await Store.open(folder / "runner.db") as store:
-                yield House(store, simulator, messages)
+            with a_database(folder) as database:
+                async with await Store.open(database) as store:
+                    yield House(store, simulator, messages, database)
         finally:
             await messages.aclose()

@@ -121,24 +121,30 @@ def _shared_out(cost: int, weights: dict[Purpose, int]) -> dict[Purpose, int]:
 _WHOLE_INPUT = (
     "(call.input_tokens + call.cache_creation_input_tokens + call.cache_read_input_tokens)"
 )
-_DOCUMENT = f"max(0, {_WHOLE_INPUT} - coalesce(call.prompt_tokens, {_WHOLE_INPUT}))"
-_DOCUMENT_AGAIN = f"min(call.input_tokens, {_DOCUMENT})"
+_DOCUMENT = (
+    f"(CASE WHEN {_WHOLE_INPUT} > call.prompt_tokens "
+    f"THEN {_WHOLE_INPUT} - call.prompt_tokens ELSE 0 END)"
+)
+_DOCUMENT_AGAIN = (
+    f"(CASE WHEN call.input_tokens < {_DOCUMENT} THEN call.input_tokens ELSE {_DOCUMENT} END)"
+)
 # Most rows are decided by themselves. Only a call that begins a document again, though it is not
 # its first, asks whether the ones before it were turned away before they read anything.
 READS_FIRST: Final = """\
 CASE
-  WHEN call.superseded THEN 0
+  WHEN call.superseded = 1 THEN 0
   WHEN call.number = 1 THEN 1
   WHEN call.resume_at > 0 THEN 0
-  ELSE NOT EXISTS (
+  WHEN EXISTS (
     SELECT 1 FROM call AS earlier
     WHERE earlier.job_key = call.job_key AND earlier.key < call.key AND earlier.superseded = 0
       AND earlier.input_tokens + earlier.cache_creation_input_tokens
-        + earlier.cache_read_input_tokens > 0)
+        + earlier.cache_read_input_tokens > 0) THEN 0
+  ELSE 1
 END"""
 _PROMPT = f"(call.input_tokens - {_DOCUMENT_AGAIN})"
 _LOST = (
-    "CASE WHEN call.superseded THEN call.output_tokens "
+    "CASE WHEN call.superseded = 1 THEN call.output_tokens "
     "ELSE call.lost_output_tokens + call.dropped_output_tokens END"
 )
 

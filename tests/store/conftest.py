@@ -13,8 +13,8 @@ import pytest
 
 from runner.store import migrate
 from runner.store.store import Store
+from tests.places import Databases, Files, Place
 from tests.store.hands import Clock, Hands
-from tests.store.places import Databases, Files, Place
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from runner.store.records import (
 )
 from runner.store.store import Store
 from tests.store.hands import make_spec
-from tests.store.strangers import a_stranger
+from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 

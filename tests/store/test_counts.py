@@ -13,8 +13,8 @@ from runner.jobs.spec import BatchSpec
 from runner.jobs.states import Finish, State
 from runner.store.records import CallStart, Claim, Lane, OnConflict, Settlement
 from runner.store.store import Store
+from tests.places import Place
 from tests.store.hands import Clock, make_spec
-from tests.store.places import Place
 
 WAYS = [
     Settlement(State.AVAILABLE),

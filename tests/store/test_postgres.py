@@ -12,7 +12,7 @@ from runner.store import calls, claims, reads, rescue, rows, settle, submit
 from runner.store.bare import in_postgres
 from runner.store.schema import job
 from tests.postgres import Server
-from tests.store.strangers import PostgresStranger, a_stranger
+from tests.strangers import PostgresStranger, a_stranger
 
 pytestmark = pytest.mark.anyio
 

@@ -16,9 +16,9 @@ from runner.store.calls import SAVE
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
 from tests.postgres import Server
+from tests.proxy import Trouble, a_proxy
 from tests.store.hands import Hands, make_spec, postgres_only
-from tests.store.proxy import Trouble, a_proxy
-from tests.store.strangers import Stranger, a_stranger
+from tests.strangers import Stranger, a_stranger
 
 pytestmark = [pytest.mark.anyio, postgres_only]
 

@@ -11,7 +11,7 @@ from runner.store.database import the_database
 from runner.store.store import Store
 from tests.postgres import Server
 from tests.store.hands import postgres_only
-from tests.store.strangers import a_stranger
+from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 

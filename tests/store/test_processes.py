@@ -11,7 +11,7 @@ import pytest
 
 from runner.store.store import Store
 from tests.store.hands import make_spec
-from tests.store.strangers import a_stranger
+from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 

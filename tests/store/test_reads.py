@@ -17,7 +17,7 @@ from runner.store import reads
 from runner.store.records import Settlement
 from runner.store.store import Store
 from tests.store.hands import make_spec, sqlite_only
-from tests.store.strangers import a_stranger
+from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from runner.store.learned import ASSUMED_TOKENS_PER_MS
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
 from tests.store.hands import make_spec, sqlite_only
-from tests.store.strangers import a_stranger
+from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.states import Finish, State, allowed_before
 from runner.store.records import Settlement
 from runner.store.store import Store
-from tests.store.strangers import Refused, a_stranger
+from tests.strangers import Refused, a_stranger
 
 pytestmark = pytest.mark.anyio
 

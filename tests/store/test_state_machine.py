@@ -49,9 +49,9 @@ from runner.workers.lease import Lease
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
+from tests.places import Place
 from tests.store.hands import make_spec
-from tests.store.places import Place
-from tests.store.strangers import a_stranger
+from tests.strangers import a_stranger
 
 SETTINGS = WorkerSettings(max_rescues=2)
 HOUR_S = 3600.0

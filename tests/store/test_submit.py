@@ -17,7 +17,7 @@ from runner.store.learned import ASSUMED_TOKENS_PER_MS
 from runner.store.records import OnConflict, Settlement, SubmitReceipt
 from runner.store.store import Store
 from tests.store.hands import make_spec
-from tests.store.strangers import a_stranger
+from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 

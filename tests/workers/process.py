@@ -10,7 +10,6 @@ import asyncio
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from runner.library import open_store
@@ -44,11 +43,11 @@ async def work(database: str, base_url: str, settings: WorkerSettings) -> None:
 class Process:
     """Such a process, as a test holds it."""
 
-    def __init__(self, database: Path, base_url: str, **settings: Any) -> None:
+    def __init__(self, database: str, base_url: str, **settings: Any) -> None:
         self._lines: asyncio.StreamReader
         self._command = [
             *(sys.executable, "-m", "tests.workers.process"),
-            *(str(database), base_url, json.dumps(settings)),
+            *(database, base_url, json.dumps(settings)),
         ]
 
     async def __aenter__(self) -> Process:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from runner.library import lift_pauses
 from runner.simulator import SimulatorOptions
 from runner.store.records import BatchRow, PauseCause, Selection
 from tests.house import House, a_house, job
+from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +36,7 @@ async def submit(house: House, count: int = 6, **limits: Any) -> list[JobSpec]:
 
 
 def events(house: House, kind: str) -> int:
-    with closing(sqlite3.connect(house.store.path)) as db:
+    with a_stranger(house.database) as db:
         ((count,),) = db.execute("SELECT count(*) FROM job_event WHERE kind = ?", (kind,))
     return int(count)
 

@@ -27,7 +27,7 @@ async def test_eight_processes_with_fifty_jobs_each(tmp_path: Path) -> None:
         async with AsyncExitStack() as stack:
             processes = [
                 await stack.enter_async_context(
-                    Process(tmp_path / "runner.db", house.simulator.base_url, concurrency=50)
+                    Process(house.database, house.simulator.base_url, concurrency=50)
                 )
                 for _ in range(8)
             ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,29 +11,34 @@ from runner.jobs.states import State
 from runner.library import follow
 from runner.simulator import SimulatorOptions
 from tests.house import a_house, job
+from tests.strangers import a_stranger
 from tests.workers.process import SHORT_LEASE, Process
 
 pytestmark = pytest.mark.anyio
+# How to keep everybody else from writing: in a file, and on a server.
+LOCKED_OUT = (
+    ("BEGIN EXCLUSIVE",),
+    ("BEGIN", "LOCK TABLE worker, chunk, job IN EXCLUSIVE MODE"),
+)
 LONG = {"mark": "tokens=300", "max_tokens": 80}
 
 
 async def test_a_stopped_process_writes_nothing_once_another_took_over(tmp_path: Path) -> None:
     spec = job("a", **LONG)
-    database = tmp_path / "runner.db"
     async with a_house(tmp_path, SimulatorOptions(tokens_per_event=4)) as house:
         await house.submit(spec)
         early = house.simulator.hold(100)
         url = house.simulator.base_url
         async with (
-            Process(database, url, **SHORT_LEASE) as zombie,
-            Process(database, url, **SHORT_LEASE) as heir,
+            Process(house.database, url, **SHORT_LEASE) as zombie,
+            Process(house.database, url, **SHORT_LEASE) as heir,
         ):
             await early.reached.wait()
             async for _ in follow(house.store, "a"):
                 break  # some text is saved
             holder = "SELECT pid FROM worker JOIN job ON job.worker_id = worker.id"
-            with closing(sqlite3.connect(database)) as connection:
-                (pid,) = connection.execute(holder).fetchone()
+            with a_stranger(house.database) as stranger:
+                ((pid,),) = stranger.execute(holder)
             if pid != zombie.child.pid:
                 zombie, heir = heir, zombie
             zombie.child.send_signal(signal.SIGSTOP)
@@ -51,11 +54,11 @@ async def test_a_stopped_process_writes_nothing_once_another_took_over(tmp_path:
             await heir.ends()
             await zombie.ends()
         await house.assert_whole(spec)
-        with closing(sqlite3.connect(database)) as connection:
-            claims = connection.execute(
+        with a_stranger(house.database) as stranger:
+            claims = stranger.execute(
                 "SELECT call.claim FROM chunk JOIN call ON call.key = chunk.call_key"
                 " ORDER BY chunk.key"
-            ).fetchall()
+            )
         assert claims == sorted(claims)
         assert {claim for (claim,) in claims} == {1, 2}
         # What the zombie's socket held: the rest of one call, and no more.
@@ -67,15 +70,15 @@ async def test_a_stopped_process_writes_nothing_once_another_took_over(tmp_path:
 async def test_a_process_cut_off_stops_its_streams_by_itself(tmp_path: Path) -> None:
     """Nobody can take its jobs over yet, and nobody tells it: only its own trust has ended."""
     specs = [job(name, mark="tokens=600", max_tokens=500) for name in "ab"]
-    database = tmp_path / "runner.db"
     options = SimulatorOptions(tokens_per_second=100)
     async with a_house(tmp_path, options) as house:
         await house.submit(*specs)
         books = house.simulator.books
-        async with Process(database, house.simulator.base_url, **SHORT_LEASE) as process:
+        async with Process(house.database, house.simulator.base_url, **SHORT_LEASE) as process:
             await books.wait_for(lambda b: b.streams_open == 2 and b.tokens_generated > 40)
-            with closing(sqlite3.connect(database, isolation_level=None)) as other:
-                other.execute("BEGIN EXCLUSIVE")
+            with a_stranger(house.database) as other:
+                for statement in LOCKED_OUT[house.store.path is None]:
+                    other.execute(statement)
                 await books.wait_for(lambda b: b.disconnects == 2 and b.streams_open == 0)
                 assert (await house.row()).state is State.EXECUTING
                 other.execute("ROLLBACK")
@@ -92,7 +95,7 @@ async def test_a_suspended_process_goes_on_where_it_was(tmp_path: Path) -> None:
     async with a_house(tmp_path) as house:
         await house.submit(spec)
         gate = house.simulator.hold(100)
-        async with Process(tmp_path / "runner.db", house.simulator.base_url) as process:
+        async with Process(house.database, house.simulator.base_url) as process:
             await gate.reached.wait()
             process.child.send_signal(signal.SIGTSTP)
             gate.release()
