@@ -350,7 +350,7 @@ class JobRun:
         if verdict is not None:
             saver.judge(verdict)
         if not saver.counted:
-            saver.count(calling.so_far())
+            saver.count(calling.so_far(self._place.settings.checkpoint_s))
         self._progressed = True
         saver.add(text)
         progress = self._place.progress
