@@ -13,6 +13,7 @@ RunnerError                    exit status
 │   └── NotADatabase                2      the file is something else, or damaged
 ├── CredentialsError                4      no usable key; see runner.messages.errors
 ├── ClaimLost                       -      another worker holds the job now (never reaches a user)
+├── BudgetReached                   -      a batch's budget has no room for a call (never reaches a user)
 └── CallError                       -      a call to the Messages API failed; see runner.messages.errors
 
 The command line prints `str(error)` and ends with `exit_status`; a traceback means a bug of ours.
@@ -90,3 +91,17 @@ class NotADatabase(StoreError):
 
 class ClaimLost(RunnerError):
     """A write came from a worker whose claim on the job is over: its text was not taken."""
+
+
+class BudgetReached(RunnerError):
+    """A call may not be made: its batch's budget has no room for it now.
+
+    Args:
+        reason: in words.
+        paused: the batch is paused; else calls of it still run, and may leave room when they end.
+    """
+
+    def __init__(self, reason: str, *, paused: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.paused = paused

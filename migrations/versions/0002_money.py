@@ -75,6 +75,7 @@ def upgrade() -> None:
         kept_sum("lost_output_tokens"),
         kept_sum("dropped_output_tokens"),
         kept_sum("reserved_nano_usd"),
+        kept_sum("reserved_output_tokens"),
         *(whole(f"{kind}_price") for kind in PRICES),
         whole("cost_nano_usd"),
     ):

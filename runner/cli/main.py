@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("runner.cli.run:run", "Submit job files and work until every job is final."),
     "submit": ("runner.cli.submit:submit", "Queue the jobs of job files, and do no work."),
     "work": ("runner.cli.work:work", "Work on what is queued until every job is final."),
+    "estimate": (
+        "runner.cli.estimate:estimate",
+        "Tell what job files would cost, before anything is spent.",
+    ),
     "validate": ("runner.cli.validate:validate", "Check job files; queue and spend nothing."),
     "status": ("runner.cli.status:status", "Show how far each batch is."),
     "list": ("runner.cli.list:list_jobs", "List jobs, filtered."),
@@ -40,6 +44,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pause": (
         "runner.cli.pause:pause",
         "Pause batches: none of their jobs begins a further call.",
+    ),
+    "limits": (
+        "runner.cli.limits:limits",
+        "Show what holds batches back, and change it while they run.",
     ),
     "resume": ("runner.cli.pause:resume", "Let paused batches go on."),
     "rescue": ("runner.cli.rescue:rescue", "Free the jobs of workers that are dead, now."),

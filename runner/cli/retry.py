@@ -43,6 +43,7 @@ def retry(
     \b
     Example:
       runner retry --finish max_calls
+      runner retry --batch five-animals --state discarded
       runner retry five-stories --afresh
 
     Exit status: 0 if all named jobs are in the queue, 1 if not.

@@ -37,7 +37,7 @@ def choose(spec: JobSpec, traits: ModelTraits) -> Strategy:
     return Strategy.PREFILL if traits.prefill and not thinks else Strategy.TURN
 
 
-def _is_structured(spec: JobSpec) -> bool:
+def is_structured(spec: JobSpec) -> bool:
     """Whether the answer is to have a given form, such as JSON: its pieces cannot be glued, since
     each answer is a whole of its own (Messages API documentation, "Structured outputs")."""
     return bool((spec.output_config or {}).get("format") or spec.params.get("output_format"))
@@ -61,7 +61,7 @@ class ContinuationLoop:
         self.document = GrowingDocument()
         self.calls = 0  # made, broken ones too
         self._strategy = choose(spec, traits)
-        self._structured = _is_structured(spec)
+        self._structured = is_structured(spec)
         self._watch = Watch(spec.until)
         self._room = Room(spec)
         self._splice: Splice = Intake()

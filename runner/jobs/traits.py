@@ -26,6 +26,8 @@ class ModelTraits:
             message must be sent as a single block. False for the real API.
         may_restart: the endpoint may take a prefill and begin its answer afresh, as some local
             servers do, so each answer's opening is looked at. False for the real API.
+        cache_minimum_tokens: a shorter beginning of a request is silently not cached; None: the
+            endpoint has no prompt cache that requests could be marked for.
     """
 
     prefill: bool
@@ -33,3 +35,4 @@ class ModelTraits:
     context_window: int
     one_block: bool = False
     may_restart: bool = False
+    cache_minimum_tokens: int | None = None

@@ -3,7 +3,8 @@
 The API has no field that tells of prefill.
 
 Sources: Messages API documentation: models overview (context windows, output limits), errors
-("prefill not supported": Claude 4.6 and later models and Claude Mythos Preview do not take it).
+("prefill not supported": Claude 4.6 and later models and Claude Mythos Preview do not take it),
+prompt caching (the least tokens that are cached, by model).
 """
 
 from __future__ import annotations
@@ -39,6 +40,18 @@ _LIMITS: dict[tuple[str, tuple[int, int]], tuple[int, int]] = {
     ("sonnet", (3, 0)): (4_096, 200_000),
     ("haiku", (3, 0)): (4_096, 200_000),
 }
+# (line, version) -> tokens of the shortest beginning that is cached. A model that
+# is not here is taken for one that asks for the most.
+_CACHE_MINIMUM: dict[tuple[str, tuple[int, int]], int] = {
+    **dict.fromkeys([("fable", (5, 1)), ("fable", (5, 2)), ("mythos", (5, 1))], 512),
+    **dict.fromkeys([("mythos", (5, 2)), ("opus", (5, 5)), ("opus", (5, 0))], 512),
+    **dict.fromkeys([("sonnet", (5, 5)), ("haiku", (5, 5))], 512),
+    **dict.fromkeys([("opus", (4, 8)), ("sonnet", (5, 0)), ("sonnet", (4, 6))], 1_024),
+    **dict.fromkeys([("sonnet", (4, 5))], 1_024),
+    **dict.fromkeys([("opus", (4, 7))], 2_048),
+    **dict.fromkeys([("haiku", (4, 5)), ("opus", (4, 5)), ("opus", (4, 6))], 4_096),
+}
+_UNKNOWN_CACHE_MINIMUM = 4_096
 _LAST_PREFILL = (4, 5)
 _OLD_LINES = frozenset({"opus", "sonnet", "haiku"})
 
@@ -72,12 +85,30 @@ def traits(
     name = plain_name(model)
     prefill, (max_output_tokens, context_window) = _known(name, own)
     info = info or ModelInfo()
+    one_block = not own if one_block is None else one_block
     return ModelTraits(
         prefill=prefill,
         max_output_tokens=info.max_output_tokens or max_output_tokens,
         context_window=info.context_window or context_window,
         may_restart=not own,
-        one_block=not own if one_block is None else one_block,
+        one_block=one_block,
+        cache_minimum_tokens=None if one_block else cache_minimum(name),
+    )
+
+
+def cache_minimum(name: str) -> int | None:
+    """Tokens of the shortest beginning that a model caches; of a model nobody told us of, the most
+    that any asks for. None: it is none of Claude's.
+
+    Source: Messages API documentation, prompt caching.
+    """
+    if not name.startswith("claude-"):
+        return None
+    known = line_and_version(name)
+    return (
+        _UNKNOWN_CACHE_MINIMUM
+        if known is None
+        else _CACHE_MINIMUM.get(known, _UNKNOWN_CACHE_MINIMUM)
     )
 
 

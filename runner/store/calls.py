@@ -14,10 +14,11 @@ from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
+from runner.store import budget, prefixes
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
-from runner.store.records import CallStart, Claim, Counted
+from runner.store.records import CallStart, Claim, Counted, Refusal
 from runner.store.schema import batch, call, job, state_in, usage_columns
 
 # The fence: conditions on `job` under which a claim still holds. Bound by `fence(claim)`.
@@ -41,6 +42,7 @@ _BEGUN = (
     "prompt_tokens",
     "dropped_output_tokens",
     "reserved_nano_usd",
+    "reserved_output_tokens",
     *(f"{kind}_price" for kind in _RATES),
 )
 BEGIN: Final = (
@@ -102,6 +104,7 @@ END: Final = (
             for name in (f"{kind}_price" for kind in _RATES)
         }
     )
+    .returning(call.c.reserved_nano_usd, call.c.reserved_output_tokens)
 )
 # The seam is judged while the answer streams; a crash right after must not lose the verdict.
 JUDGE: Final = (
@@ -129,6 +132,8 @@ ADD_USAGE: Final = (
         cost_nano_usd=batch.c.cost_nano_usd + bindparam("cost"),
         unpriced_calls=batch.c.unpriced_calls + bindparam("unpriced"),
         spent_output_tokens=batch.c.spent_output_tokens + bindparam("call_output_tokens"),
+        reserved_nano_usd=batch.c.reserved_nano_usd - bindparam("released_nano_usd"),
+        reserved_output_tokens=batch.c.reserved_output_tokens - bindparam("released_output"),
         usage_estimated=func.max(batch.c.usage_estimated, bindparam("call_usage_estimated")),
         **{
             column.name: column + bindparam(f"call_{column.name}")
@@ -150,8 +155,16 @@ def fence(claim: Claim) -> dict[str, object]:
     return {"held_key": claim.job_key, "held_claim": claim.number}
 
 
-def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -> int:
-    """Write down a call that is about to be sent; its key."""
+def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -> int | Refusal:
+    """Write down a call that is about to be sent, with what is set aside for it; its key.
+
+    A refusal is no error: it has been written, too.
+    """
+    if connection.execute(HOLDS, fence(claim)).first() is None:
+        raise lost(claim)
+    if refused := budget.reserve(connection, claim, start):
+        return refused
+    rates = start.rates
     rows = connection.execute(
         BEGIN,
         {
@@ -160,8 +173,9 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_usage_estimated": 1,
             "call_prompt_tokens": start.prompt_tokens,
             "call_dropped_output_tokens": start.dropped_output_tokens,
-            "call_reserved_nano_usd": start.reservation.nano_usd,
-            **_price_values(start.rates),
+            "call_reserved_nano_usd": 0 if rates is None else start.reservation.nano_usd,
+            "call_reserved_output_tokens": start.reservation.output_tokens,
+            **_price_values(rates),
             "call_number": start.number,
             "call_strategy": start.strategy,
             "call_resume_at": start.resume_at,
@@ -170,8 +184,7 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_started_ms": now_ms,
         },
     ).all()
-    if not rows:
-        raise lost(claim)
+    prefixes.begun(connection, claim.batch_key, start.beginnings)
     return int(rows[0].key)
 
 
@@ -267,7 +280,8 @@ def close(
         "cost": charge.cost_nano_usd or 0,
         "unpriced": int(charge.cost_nano_usd is None),
     }
-    if connection.execute(END, values).rowcount:
+    for reserved in connection.execute(END, values).all():
+        values["released_nano_usd"], values["released_output"] = reserved
         connection.execute(ADD_USAGE, values)
         learn(connection, batch_key, call_key, outcome)
         if outcome.stop_reason is None:

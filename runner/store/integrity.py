@@ -34,6 +34,17 @@ WHERE (batch.calls, batch.input_tokens, batch.cache_creation_input_tokens,
     coalesce(counted.cache_creation_input_tokens, 0),
     coalesce(counted.cache_read_input_tokens, 0), coalesce(counted.output_tokens, 0))
 """
+# What is set aside stands for the calls that run; anything else would never be given back.
+RESERVED_DIFFERS: Final = """\
+SELECT batch.name FROM batch
+LEFT JOIN (
+  SELECT job.batch_key, sum(call.reserved_nano_usd) AS nano_usd,
+    sum(call.reserved_output_tokens) AS output_tokens
+  FROM call JOIN job ON job.key = call.job_key WHERE call.ended_ms IS NULL GROUP BY 1
+) AS running ON running.batch_key = batch.key
+WHERE (batch.reserved_nano_usd, batch.reserved_output_tokens)
+  <> (coalesce(running.nano_usd, 0), coalesce(running.output_tokens, 0))
+"""
 
 Read = Callable[[Executable], Awaitable[Sequence[Row[Any]]]]
 
@@ -57,5 +68,9 @@ async def problems_found(rows: Read) -> list[str]:
     problems += [
         f"batch '{row.name}': its kept token sums are not those of its calls"
         for row in await rows(text(TOTALS_DIFFER))
+    ]
+    problems += [
+        f"batch '{row.name}': what is set aside of its budget is not what its open calls reserved"
+        for row in await rows(text(RESERVED_DIFFERS))
     ]
     return problems

@@ -5,13 +5,18 @@ Looking costs no Alembic: it is imported only when there is something to do.
 
 from __future__ import annotations
 
+import socket
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy import Connection
+
 from runner import faults
-from runner.errors import NotADatabase, SchemaTooNew, StoreUnavailable
-from runner.store.engine import SQLITE_MAGIC, connect, explained, refused, writing_engine
+from runner.errors import NotADatabase, RunnerError, SchemaTooNew, StoreUnavailable
+from runner.store.engine import SQLITE_MAGIC, connect, driver, explained, refused, writing_engine
+from runner.store.locks import WorkerLocks
 from runner.store.schema import APPLICATION_ID, SCHEMA_VERSION
 
 _VERSION_TABLE: Final = "alembic_version"
@@ -65,7 +70,8 @@ def upgrade(path: Path) -> None:
     Raises:
         SchemaTooNew: a newer version of this program wrote it.
         NotADatabase: the file is something else, or damaged.
-        StoreUnavailable: the file cannot be made or written.
+        StoreUnavailable: the file cannot be made or written, or a worker of an older version is
+            at it.
     """
     version = current(path)
     if version == SCHEMA_VERSION:
@@ -79,6 +85,8 @@ def upgrade(path: Path) -> None:
         )
     try:
         _upgrade(path)
+    except RunnerError:
+        raise
     except Exception as error:
         raise (explained(error, path) or refused(error, path)) from error
 
@@ -101,10 +109,36 @@ def _upgrade(path: Path) -> None:
     # wait here and then find nothing to do.
     with engine.begin() as connection:
         config.attributes["connection"] = connection
+        _refuse_while_worked_on(connection, path)
         faults.hit("migration.before")
         command.upgrade(config, "head")
         faults.hit("migration.middle")
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _refuse_while_worked_on(connection: Connection, path: Path) -> None:
+    """Leave a database alone that a worker of an older version works on: it knows nothing of what
+    the newer tables are for, and would spend past a budget.
+
+    Raises:
+        StoreUnavailable: there is one.
+    """
+    sql = driver(connection)
+    tables = {name for (name,) in sql.execute("SELECT name FROM sqlite_master").fetchall()}
+    if _VERSION_TABLE not in tables:
+        return
+    if sql.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA_VERSION,)]:
+        return
+    locks, here, now_ms = WorkerLocks(path), socket.gethostname(), time.time_ns() // 1_000_000
+    workers = sql.execute("SELECT id, host, pid, lease_until_ms FROM worker").fetchall()
+    for worker_id, host, pid, lease_until_ms in workers:
+        alive = locks.alive(worker_id) if host == here else None
+        if alive or (alive is None and lease_until_ms > now_ms):
+            raise StoreUnavailable(
+                f"{path} is worked on by an older version of this program: process {pid} on "
+                f"{host}. Let it finish, or stop it with Ctrl-C, then give the same command again. "
+                "What was saved is safe."
+            )
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from runner.errors import NotFound
+from runner.jobs.spec import BatchLimits
 from runner.jobs.traits import PrefillAnswer
-from runner.store import control, memory, orders
+from runner.store import control, limits, memory, orders
 from runner.store.reading import ReadingStore
 from runner.store.records import PauseCause, PruneReceipt, Selection
 from runner.store.writer import Writer
@@ -30,6 +33,25 @@ class OrderingStore(ReadingStore):
     async def resume(self, batch_key: int, *, causes: Collection[PauseCause] | None = None) -> bool:
         """End a pause, if it has one of these causes; whether one was ended."""
         return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
+
+    async def set_limits(self, batch_key: int, changes: Mapping[str, Any]) -> BatchLimits:
+        """Change limits of a batch, until its job file is submitted again; what they are now.
+
+        Who works on it goes by them within a second. A batch that its budget paused goes on where
+        the budget has room again.
+
+        Args:
+            changes: values by the names of `BatchLimits`.
+
+        Raises:
+            NotFound: the batch is gone.
+        """
+        now = await self._writer.run(
+            partial(limits.change, batch_key=batch_key, changes=dict(changes))
+        )
+        if now is None:
+            raise NotFound("the batch was pruned away meanwhile; nothing was changed.")
+        return now
 
     async def cancel(self, selection: Selection) -> int:
         """Cancel unfinished jobs; how many. Who works on one loses it, and its text stays."""

@@ -14,22 +14,26 @@ from runner.errors import StoreUnavailable
 from runner.jobs.spec import JobSpec
 from runner.jobs.states import Finish, State
 from runner.jobs.traits import PrefillAnswer
-from runner.store import migrate
+from runner.store import experience, migrate
 from runner.store.engine import database_path
 from runner.store.integrity import problems_found
 from runner.store.ledger import Account, By, Pruned, accounts, accounts_by_job, pruned
 from runner.store.locks import WorkerLocks
 from runner.store.patience import Patience
+from runner.store.prefixes import SharedPrefix
 from runner.store.reads import Reader
 from runner.store.records import (
     BatchRow,
     Claim,
+    FinishedJob,
     Held,
     JobEvent,
     JobRow,
+    KnownJob,
     LearnedCalls,
     LoadedJob,
     OpenLane,
+    PaceRow,
     SavedCall,
     Selection,
     TextPiece,
@@ -96,6 +100,10 @@ class ReadingStore:
     async def held(self, worker_id: str) -> Held:
         """What a worker holds now, and which of it is paused; cheap enough to ask often."""
         return await self._reader.held(worker_id)
+
+    async def paces(self) -> list[PaceRow]:
+        """The rate limits that processes share, with those that use them."""
+        return await self._reader.paces()
 
     # the queue
 
@@ -180,9 +188,49 @@ class ReadingStore:
         """How many jobs are not final."""
         return await self._reader.unfinished(batch_keys)
 
+    async def shared_prefixes(
+        self, batch_key: int, hashes: Collection[bytes] | None = None, *, limit: int | None = None
+    ) -> list[SharedPrefix]:
+        """Beginnings that jobs of the batch share.
+
+        Args:
+            hashes: only these; None: all.
+            limit: so many at most.
+        """
+        return await self._reader.shared_prefixes(batch_key, hashes, limit)
+
     async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
         """What the calls of a batch and model have been like, by their number in their jobs."""
         return await self._reader.learned(batch_key, model)
+
+    async def learned_by_model(self, model: str, *, simulated: bool) -> list[LearnedCalls]:
+        """What all calls to a model have been like, by their number in their jobs.
+
+        Args:
+            simulated: those to the simulator; else the real ones.
+        """
+        return await experience.learned_by_model(self._reader.rows, model, simulated)
+
+    async def known(self, batch_key: int, ids: Collection[str]) -> dict[str, KnownJob]:
+        """Those of these jobs that a batch has already, by id."""
+        return await experience.known(self._reader.rows, batch_key, ids)
+
+    async def finished(
+        self, *, models: Collection[str], simulated: bool, limit: int, batch_key: int | None = None
+    ) -> list[FinishedJob]:
+        """Some jobs whose documents ended, with what their calls used.
+
+        Args:
+            models: of these only.
+            batch_key: of this batch; None takes the newest of any.
+        """
+        return await experience.finished(
+            self._reader.rows,
+            batch_key=batch_key,
+            models=models,
+            simulated=simulated,
+            limit=limit,
+        )
 
     async def remembered(self, endpoint: str, model: str) -> PrefillAnswer | None:
         """How a model answered a prefill, behind an endpoint; None: nobody has seen it yet."""

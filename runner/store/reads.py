@@ -19,10 +19,13 @@ from runner.errors import NotFound, StoreBlocked
 from runner.jobs.spec import JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
 from runner.jobs.traits import PrefillAnswer
-from runner.store import memory
+from runner.store import limits, memory
+from runner.store.budget import COLUMNS as BUDGET_COLUMNS
+from runner.store.budget import fitting
 from runner.store.calls import HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
 from runner.store.patience import Patience
+from runner.store.prefixes import SharedPrefix
 from runner.store.records import (
     BatchRow,
     Claim,
@@ -33,6 +36,8 @@ from runner.store.records import (
     LearnedCalls,
     LoadedJob,
     OpenLane,
+    PaceMember,
+    PaceRow,
     PauseCause,
     SavedCall,
     Selection,
@@ -56,6 +61,7 @@ from runner.store.schema import (
     job_event,
     job_spec,
     learned,
+    shared_prefix,
     state_in,
     worker,
 )
@@ -174,6 +180,26 @@ class Reader:
     async def workers(self) -> Sequence[Row[Any]]:
         return await self.rows(select(worker).order_by(worker.c.started_ms, worker.c.id))
 
+    async def paces(self) -> list[PaceRow]:
+        members: dict[str, list[PaceMember]] = {}
+        for row in await self.rows(limits.MEMBERS):
+            member = PaceMember(row.worker_id, row.concurrency, row.in_flight, row.seen_ms)
+            members.setdefault(row.limit_key, []).append(member)
+        return [
+            PaceRow(
+                limit_key=row.limit_key,
+                name=row.name,
+                cooled_until_ms=row.cooled_until_ms,
+                cause=row.cause,
+                requests_per_minute=row.requests_per_minute,
+                input_tokens_per_minute=row.input_tokens_per_minute,
+                output_tokens_per_minute=row.output_tokens_per_minute,
+                updated_ms=row.updated_ms,
+                members=tuple(members.get(row.limit_key, ())),
+            )
+            for row in await self.rows(limits.SHARED)
+        ]
+
     async def unfinished(self, batch_keys: Collection[int] | None) -> int:
         statement = select(func.coalesce(func.sum(job_count.c.jobs), 0)).where(
             job_count.c.state.in_(sorted(UNFINISHED))
@@ -188,7 +214,7 @@ class Reader:
 
     async def open_lanes(self, batch_keys: Collection[int] | None) -> list[OpenLane]:
         statement = (
-            select(job_count.c.batch_key, job_count.c.model, job_count.c.jobs)
+            select(job_count.c.batch_key, job_count.c.model, job_count.c.jobs, *BUDGET_COLUMNS)
             .join(batch, batch.c.key == job_count.c.batch_key)
             .where(
                 job_count.c.state == State.AVAILABLE,
@@ -199,7 +225,11 @@ class Reader:
         )
         if batch_keys is not None:
             statement = statement.where(job_count.c.batch_key.in_(batch_keys))
-        return [OpenLane(row.batch_key, row.model, row.jobs) for row in await self.rows(statement)]
+        lanes = [
+            OpenLane(row.batch_key, row.model, row.jobs, fitting(row))
+            for row in await self.rows(statement)
+        ]
+        return [lane for lane in lanes if lane.most != 0]
 
     async def next_due_ms(self, batch_keys: Collection[int] | None) -> int | None:
         statement = (
@@ -295,13 +325,28 @@ class Reader:
             raise lost(claim)
         return LoadedJob(spec, tuple(calls), next_seq, counted_from)
 
+    async def shared_prefixes(
+        self, batch_key: int, hashes: Collection[bytes] | None, limit: int | None
+    ) -> list[SharedPrefix]:
+        table = shared_prefix.c
+        statement = (
+            select(table.hash, table.jobs, table.warm_until_ms, table.warming_until_ms)
+            .where(table.batch_key == batch_key)
+            .limit(limit)
+        )
+        if hashes is not None:
+            statement = statement.where(table.hash.in_(hashes))
+        rows = await self.rows(statement)
+        return [SharedPrefix(r.hash, r.jobs, r.warm_until_ms, r.warming_until_ms) for r in rows]
+
     async def learned(self, batch_key: int, model: str) -> list[LearnedCalls]:
         statement = (
             select(*list(learned.c)[2:])
             .where(learned.c.batch_key == batch_key, learned.c.model == model)
             .order_by(learned.c.number)
         )
-        return [LearnedCalls(**row._mapping) for row in await self.rows(statement)]
+        rows = await self.rows(statement)
+        return [LearnedCalls(**row._mapping) for row in rows]  # noqa: SLF001  public in spite of its name
 
     async def calls(self, job_key: int, *, superseded: bool) -> list[SavedCall]:
         statement = select(call).where(call.c.job_key == job_key).order_by(call.c.key)

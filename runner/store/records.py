@@ -106,10 +106,25 @@ class Reservation:
     Args:
         nano_usd: money; 0 where the price is unknown.
         output_tokens: output tokens.
+        needs_price: its job has a budget of its own, which is not kept without a price.
     """
 
     nano_usd: int = 0
     output_tokens: int = 0
+    needs_price: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call may not be made now: its batch's budget has no room for it.
+
+    Args:
+        reason: in words for the reader.
+        paused: the batch is paused. Else calls of it still run, and the job waits for their ends.
+    """
+
+    reason: str
+    paused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +140,7 @@ class CallStart:
         prompt_tokens: the part of the input that is the prompt; the rest is the document so far.
         dropped_output_tokens: output of earlier calls that leaves the document with this one.
         limit_key: the rate limits it falls under; None where nobody keeps them.
+        beginnings: of a job's first call, the hashes of the beginnings it shares with others.
     """
 
     number: int
@@ -138,6 +154,7 @@ class CallStart:
     prompt_tokens: int | None = None
     dropped_output_tokens: int = 0
     limit_key: str | None = None
+    beginnings: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +243,8 @@ class Settlement:
         delay_ms: for `scheduled` and `retryable`: how long from now.
         reset_attempt: the job made progress since its last error, so its retry budget is full
             again (before this settlement counts its own attempt).
+        error_name: of a job that failed, what tells this error from others: its HTTP status and
+            type, or our own name for it. The breaker counts by it.
     """
 
     state: State
@@ -233,6 +252,7 @@ class Settlement:
     error: str | None = None
     delay_ms: int = 0
     reset_attempt: bool = False
+    error_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,11 +387,53 @@ class TextPiece:
 
 
 class OpenLane(NamedTuple):
-    """Jobs that wait to be claimed: those of one model within one batch that is not paused."""
+    """Jobs that wait to be claimed: those of one model within one batch that is not paused.
+
+    `most` is how many calls the batch's budget may have room for; None where nothing waits for it.
+    """
 
     batch_key: int
     model: str
     available: int
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PaceMember:
+    """A process that uses rate limits which others share.
+
+    Args:
+        concurrency: calls it would have open at once now.
+        in_flight: calls it has open now.
+    """
+
+    worker_id: str
+    concurrency: int
+    in_flight: int
+    seen_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaceRow:
+    """Rate limits that the processes on one database share.
+
+    Args:
+        name: credential, endpoint and class of models, for a reader.
+        cooled_until_ms: until then no call may start.
+        cause: why, in words.
+        requests_per_minute, input_tokens_per_minute, output_tokens_per_minute: as the API last
+            told them; None where it did not.
+    """
+
+    limit_key: str
+    name: str
+    cooled_until_ms: int
+    cause: str | None
+    requests_per_minute: int | None
+    input_tokens_per_minute: int | None
+    output_tokens_per_minute: int | None
+    updated_ms: int
+    members: tuple[PaceMember, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,3 +450,28 @@ class WorkerRow:
     started_ms: int
     lease_until_ms: int
     alive: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownJob:
+    """What is there already of a job that is about to be submitted.
+
+    Args:
+        hash: of the prompt it is known under.
+        finish: how its document ended; None where it did not.
+        output_tokens: paid for so far, of an unfinished one.
+    """
+
+    hash: bytes
+    state: State
+    finish: Finish | None
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJob:
+    """A job whose document ended, and what each of its calls used."""
+
+    batch_key: int
+    spec: JobSpec
+    calls: tuple[Usage, ...]

@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from runner.jobs.states import State
+from runner.store import control
 from runner.store.broken import break_open_call
 from runner.store.events import note
 from runner.store.records import EventKind
@@ -145,4 +146,5 @@ def _free(
         note(connection, row.key, now_ms, EventKind.RESCUED, row.claim, worker_id)
         if row.state == State.DISCARDED:
             note(connection, row.key, now_ms, EventKind.DISCARDED, row.claim, None, row.error)
+            control.ended(connection, row.batch_key, row.id, "its process died")
     return [row.id for row in sorted(rows, key=lambda row: row.key)]

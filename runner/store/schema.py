@@ -117,8 +117,8 @@ batch = Table(
     Column("spent_output_tokens", Whole, nullable=False, server_default=text("0"), comment="output tokens of its calls; those of pruned jobs stay in it"),
     Column("reserved_nano_usd", Whole, nullable=False, server_default=text("0"), comment="set aside for the calls that run now, in nano-dollars"),
     Column("reserved_output_tokens", Whole, nullable=False, server_default=text("0"), comment="likewise, in output tokens"),
-    Column("short_of_nano_usd", Whole, comment="the smallest call in money that its budget had no room for; NULL where all had"),
-    Column("short_of_output_tokens", Whole, comment="the smallest call in output tokens that its budget had no room for; NULL where all had"),
+    Column("short_of_nano_usd", Whole, comment="what the smallest call would set aside since one was refused, in nano-dollars; NULL where none was"),
+    Column("short_of_output_tokens", Whole, comment="likewise, in output tokens"),
     Column("unpriced_calls", Whole, nullable=False, server_default=text("0"), comment="calls whose price was not known; they stand in no cost"),
     Column("recent_ends", Text, comment="how its last jobs ended, for the breaker, as JSON"),
     one_of("paused", PauseCause, optional=True),
@@ -214,6 +214,7 @@ call = Table(
     Column("lost_output_tokens", Whole, nullable=False, server_default=text("0"), comment="its output that never entered the document: a rejected reply, last words repeated on request"),
     Column("dropped_output_tokens", Whole, nullable=False, server_default=text("0"), comment="output of earlier calls that left the document when it began"),
     Column("reserved_nano_usd", Whole, nullable=False, server_default=text("0"), comment="set aside for it when it began, in nano-dollars"),
+    Column("reserved_output_tokens", Whole, nullable=False, server_default=text("0"), comment="likewise, in output tokens"),
     *(
         Column(f"{kind}_price", Whole, comment=f"{words}, in nano-dollars a million tokens, as it was that day; NULL where it is not known")
         for kind, words in (
@@ -369,7 +370,7 @@ shared_prefix = Table(
     metadata,
     Column("batch_key", Whole, ForeignKey("batch.key", ondelete="CASCADE"), primary_key=True, autoincrement=False, comment="the batch"),
     Column("hash", LargeBinary, primary_key=True, nullable=False, comment="hash of the model and the beginning of the prompt"),
-    Column("jobs", Whole, nullable=False, comment="jobs that were submitted with this beginning"),
+    Column("jobs", Whole, nullable=False, comment="jobs with this beginning whose first call is not made yet"),
     Column("warm_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then the prompt cache holds it"),
     Column("warming_until_ms", Whole, nullable=False, server_default=text("0"), comment="until then others wait for the call that writes it there"),
     sqlite_strict=True,

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, bindparam, null, update
 
 from runner.jobs.call import CallOutcome
 from runner.jobs.states import State, allowed_before
+from runner.store import control
 from runner.store.broken import break_open_call
 from runner.store.calls import HELD, close, fence, lost
 from runner.store.engine import storable
@@ -83,6 +84,10 @@ def settle(
     error = settlement.error or "the call was given up before it ended"
     break_open_call(connection, batch_key, job_key, now_ms, error)
     note(connection, job_key, now_ms, *_told(settlement, claim))
+    if state.final:
+        failed = settlement.finish is None
+        name = (settlement.error_name or "an error without a name") if failed else None
+        control.ended(connection, batch_key, claim.job_id, name)
 
 
 def _told(settlement: Settlement, claim: Claim) -> tuple[EventKind, int, None, str | None]:

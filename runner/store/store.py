@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from runner import faults
-from runner.errors import StoreUnavailable
+from runner.errors import BudgetReached, StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
 from runner.store import calls, claims, migrate, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
-from runner.store.ordering import OrderingStore
 from runner.store.patience import Told
 from runner.store.reading import no_database
 from runner.store.records import (
@@ -27,10 +26,12 @@ from runner.store.records import (
     Counted,
     Lane,
     OnConflict,
+    Refusal,
     Settlement,
     SubmitReceipt,
 )
 from runner.store.submit import Jobs
+from runner.store.warming import WarmingStore
 
 
 def wall_clock() -> int:
@@ -38,7 +39,7 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Store(OrderingStore):
+class Store(WarmingStore):
     """One database. Writes go through one thread and are answered when they are on the disk;
     reads never wait for them. Made by `Store.open`."""
 
@@ -291,14 +292,18 @@ class Store(OrderingStore):
     # writing a document
 
     async def begin_call(self, claim: Claim, start: CallStart) -> int:
-        """Write down a call before its request is sent; its key.
+        """Write down a call before its request is sent, and set aside what it may cost; its key.
 
         Raises:
             ClaimLost: another worker holds the job now.
+            BudgetReached: the batch's budget has no room for it; the call was not written down.
         """
-        return await self._writer.run(
+        begun = await self._writer.run(
             partial(calls.begin, claim=claim, start=start, now_ms=self._now_ms())
         )
+        if isinstance(begun, Refusal):
+            raise BudgetReached(begun.reason, paused=begun.paused)
+        return begun
 
     def save(self, claim: Claim, call_key: int, seq: int, text: str) -> asyncio.Future[None]:
         """Append a chunk of text; the future resolves when it is committed.

@@ -12,16 +12,19 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection
 
 from runner.errors import StoreError, SubmitConflict, UsageError
+from runner.jobs.beginnings import beginnings
 from runner.jobs.price import Rates
 from runner.jobs.spec import (
     BatchLimits,
     BatchSpec,
     Budget,
+    Caching,
     JobSpec,
     canonical_json,
     shape_hash,
 )
 from runner.jobs.states import State, allowed_before
+from runner.store import prefixes
 from runner.store.broken import break_open_call
 from runner.store.engine import driver
 from runner.store.events import note_of_jobs
@@ -38,7 +41,10 @@ PUT_BATCH: Final = """\
 INSERT INTO batch (name, limits, max_cost_nano_usd, max_output_tokens, simulated, created_ms)
 VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET limits = excluded.limits,
-  max_cost_nano_usd = excluded.max_cost_nano_usd, max_output_tokens = excluded.max_output_tokens
+  max_cost_nano_usd = excluded.max_cost_nano_usd, max_output_tokens = excluded.max_output_tokens,
+  pause_reason = CASE WHEN paused = 'budget' AND limits <> excluded.limits THEN NULL
+    ELSE pause_reason END,
+  paused = CASE WHEN paused = 'budget' AND limits <> excluded.limits THEN NULL ELSE paused END
 RETURNING key
 """
 SIMULATED: Final = "SELECT simulated FROM batch WHERE name = ?"
@@ -88,6 +94,7 @@ class Prepared(NamedTuple):
     priority: int
     settings: str
     shape: str
+    beginnings: tuple[bytes, ...] = ()  # hashes of those that others may share
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +127,7 @@ def prepared(spec: JobSpec) -> Prepared:
         spec.priority,
         _storable_json(settings),
         _storable_json(text),
+        () if spec.caching is Caching.OFF else tuple(one.hash for one in beginnings(spec)),
     )
 
 
@@ -276,6 +284,8 @@ def put_slice(
         sql.execute(REPLACE_JOB, (one.hash, one.model, one.priority, now_ms, key))
         sql.execute(REPLACE_SPEC, (one.settings, one.shape, key))
     note_of_jobs(connection, [key for key, _ in replaced], now_ms, EventKind.REPLACED)
+    queued = (*new.values(), *(one for _, one in replaced))
+    prefixes.count(sql, batch_key, (one.beginnings for one in queued))
     return SubmitReceipt(
         batch_key,
         new=len(new),

@@ -76,7 +76,7 @@ class Calling:
         outcome = replace(outcome, input_characters=self.need.input_characters)
         charge = money.charge(self.start, self.price, outcome, self.kept_characters)
         self.permit.close(outcome.usage)
-        self.marked.close()
+        self.marked.ended(outcome)
         return replace(outcome, charge=charge)
 
     def given_up(self) -> None:

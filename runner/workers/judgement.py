@@ -6,8 +6,10 @@ from math import ceil
 from random import Random
 
 from runner.continuation.steps import CannotContinue, Finished
+from runner.errors import BudgetReached
 from runner.jobs.states import Finish, State
 from runner.messages.backoff import delay_s
+from runner.messages.classify import clean
 from runner.messages.errors import CallError, ErrorKind
 from runner.store.records import PauseCause, Settlement
 
@@ -17,11 +19,15 @@ PAUSES = {
     ErrorKind.SPEND_CAP: PauseCause.SPEND_CAP,
 }
 
+# A call that ends may leave room at any moment; who waits is not claimed before there is some.
+BUDGET_WAIT_MS = 250
+
 HANDED_BACK = Settlement(State.AVAILABLE)
 RESTARTED = Settlement(
     State.DISCARDED,
     error="the server takes a prefill and begins its answer afresh all the same. "
     "Take `strategy: prefill` out, so that the document goes on by `turn`",
+    error_name="a prefill that is begun afresh",
 )
 
 
@@ -39,10 +45,19 @@ def paused(reason: str) -> Settlement:
     return Settlement(State.AVAILABLE, error=f"its batch is paused: {reason}")
 
 
+def out_of_budget(reached: BudgetReached) -> Settlement:
+    """What becomes of a job whose call has no room in its batch's budget: it waits, at no cost."""
+    if reached.paused:
+        return paused(reached.reason)
+    return Settlement(State.SCHEDULED, error=f"waits: {reached.reason}", delay_ms=BUDGET_WAIT_MS)
+
+
 def of_end(step: Finished | CannotContinue) -> Settlement:
     """What becomes of a job whose document goes no further."""
     if isinstance(step, CannotContinue):
-        return Settlement(State.DISCARDED, error=step.reason)
+        return Settlement(
+            State.DISCARDED, error=step.reason, error_name="a document that cannot go on"
+        )
     # A refused prompt cannot work, whoever asks: it failed, and its finish says how.
     state = State.DISCARDED if step.finish is Finish.REFUSAL else State.COMPLETED
     return Settlement(state, finish=step.finish, error=step.detail)
@@ -64,9 +79,18 @@ def of_error(
     if error.kind is ErrorKind.RATE_LIMIT:
         return Settlement(State.SCHEDULED, error=str(error), delay_ms=delay_ms)
     if error.kind is not ErrorKind.RETRY:
-        return Settlement(State.DISCARDED, error=str(error))
+        return Settlement(State.DISCARDED, error=str(error), error_name=_name(error))
     if before + 1 >= max_attempts:
         return Settlement(
-            State.DISCARDED, error=f"given up after {before + 1} attempts; the last: {error}"
+            State.DISCARDED,
+            error=f"given up after {before + 1} attempts; the last: {error}",
+            error_name=_name(error),
         )
     return Settlement(State.RETRYABLE, error=str(error), delay_ms=delay_ms, reset_attempt=progress)
+
+
+def _name(error: CallError) -> str:
+    """What the same error is known by when other jobs meet it: never its words, which may name
+    the job."""
+    status = "" if error.status is None else f"{error.status} "
+    return f"{status}{clean(error.type)}"

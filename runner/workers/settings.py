@@ -22,6 +22,7 @@ class WorkerSettings:
         poll_s: longest time until new work in the database is noticed.
         watch_s: time between two looks whether others took jobs of ours away or paused a batch.
         rescue_s: time between two looks for dead processes.
+        ask_again_s: where a run waits, time until a batch at a spending limit is tried again.
         max_rescues: times in a row a job may take its process down with it, before any of its text
             is saved, without being discarded.
     """
@@ -36,4 +37,5 @@ class WorkerSettings:
     poll_s: float = 0.25
     watch_s: float = 0.25
     rescue_s: float = 5.0
+    ask_again_s: float = 600.0
     max_rescues: int = 3

@@ -28,6 +28,7 @@ from runner.workers.pacing import Pacing
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
+from runner.workers.waiting import Waiting
 from runner.workers.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Worker:
         simulated: work on the batches whose documents come from the simulator; else on the others.
         until_final: end when every job of these batches is final or its batch is paused; else
             work until stopped. A batch that its owner paused while we worked on it is waited for.
+        wait: a batch that anything else paused is waited for as well.
         settled: called with each job's key when this process has settled it, whatever its state.
     """
 
@@ -52,6 +54,7 @@ class Worker:
         batch_keys: Collection[int] | None = None,
         simulated: bool = False,
         until_final: bool = True,
+        wait: bool = False,
         settings: WorkerSettings = WorkerSettings(),
         progress: Progress | None = None,
         settled: Callable[[int], None] | None = None,
@@ -62,6 +65,7 @@ class Worker:
         self._batch_keys = batch_keys
         self._simulated = simulated
         self._until_final = until_final
+        self._waits = wait or not until_final
         self._settings = settings
         self._settled = settled
         self._pacing = Pacing()
@@ -70,14 +74,20 @@ class Worker:
         self._running: dict[int, JobRun] = {}
         self._wake = anyio.Event()
         self._worker_id = ""
+        self._waiting = Waiting(store, self.progress, settings.ask_again_s)
         self._place = Workplace(
             store=store,
             client=client,
             models=Models(store, client, self.progress.notice),
             needs=Needs(store),
-            caching=Caching(),
+            caching=Caching(
+                store,
+                batch=lambda key: self._batches[key],
+                slots=self._slots,
+                rates=lambda key, model: self._batches[key].limits.prices.get(model),
+            ),
             pacing=self._pacing,
-            money=Money(client.base_url, lambda key: self._batches[key].limits.prices),
+            money=Money(client.base_url, lambda key: self._batches[key].limits),
             progress=self.progress,
             settings=settings,
             random=random or Random(),  # noqa: S311  jitter needs no secrecy
@@ -173,6 +183,8 @@ class Worker:
             if self.progress.stopping or lost():
                 self._interrupt_all(Interruption.STOP)  # those that were just being claimed
             elif not claims:
+                if self._waits:
+                    await self._waiting.look(await self._our_batches())
                 if self._until_final and not self._running and await self._all_done():
                     return
                 with anyio.move_on_after(self._settings.poll_s):
@@ -205,6 +217,16 @@ class Worker:
             return []
         self._batches |= {batch.key: batch for batch in await self._store.batches()}
         lanes: dict[int, list[Lane]] = {}
+        # What the budget has room for, where it had none for some: others would only be refused,
+        # and so would those be that were claimed and have not begun their calls yet.
+        beginning = Counter(
+            run.claim.batch_key for run in self._running.values() if not run.in_call
+        )
+        room = {
+            lane.batch_key: lane.most - beginning[lane.batch_key]
+            for lane in open_lanes
+            if lane.most is not None
+        }
         for lane in open_lanes:
             if self._batches[lane.batch_key].simulated is not self._simulated:
                 continue
@@ -217,9 +239,12 @@ class Worker:
         claims: list[Claim] = []
         for batch_key, batch_lanes in lanes.items():
             free = self._batches[batch_key].limits.concurrency - by_batch[batch_key]
+            free = min(free, room.get(batch_key, free))
             if self._settings.concurrency is not None:
                 ours = self._settings.concurrency - len(self._running) - len(claims)
                 free = min(free, ours)
+            runs = [run for run in self._running.values() if run.claim.batch_key == batch_key]
+            free = min(free, self._waiting.room(batch_key, runs))
             if free > 0:
                 claims += await self._store.claim(
                     self._worker_id,
@@ -235,17 +260,26 @@ class Worker:
     async def _all_done(self) -> bool:
         """Whether nothing is left that anyone could work on without the owner's help."""
         return not any(
-            self._is_ours(batch) and batch.unfinished and self._may_go_on(batch)
-            for batch in await self._store.batches()
+            batch.unfinished and self._may_go_on(batch) for batch in await self._our_batches()
         )
 
-    def _is_ours(self, batch: BatchRow) -> bool:
-        chosen = self._batch_keys is None or batch.key in self._batch_keys
-        return chosen and batch.simulated is self._simulated
+    def _slots(self, batch_key: int) -> int:
+        """How many calls of a batch may be open at once in this process."""
+        most = self._batches[batch_key].limits.concurrency
+        ours = self._settings.concurrency
+        return most if ours is None else min(most, ours)
+
+    async def _our_batches(self) -> list[BatchRow]:
+        return [
+            batch
+            for batch in await self._store.batches()
+            if batch.simulated is self._simulated
+            and (self._batch_keys is None or batch.key in self._batch_keys)
+        ]
 
     def _may_go_on(self, batch: BatchRow) -> bool:
         """Whether a batch is open, or its owner paused it before our eyes and may resume it."""
-        if batch.paused is None:
+        if batch.paused is None or self._waits:
             return True
         return batch.paused is PauseCause.USER and batch.key in self._worked_on
 

@@ -49,5 +49,6 @@ def test_pauses_say_why() -> None:
     assert exit_status([batch(left, paused=PauseCause.SPEND_CAP)], stopped=False) == 3
     assert exit_status([batch(left, paused=PauseCause.CREDENTIALS)], stopped=False) == 4
     assert exit_status([batch(left, paused=PauseCause.USER)], stopped=False) == 1
+    assert exit_status([batch(left, paused=PauseCause.BREAKER)], stopped=False) == 1
     both = [batch(left, paused=PauseCause.SPEND_CAP), batch(left, paused=PauseCause.CREDENTIALS)]
     assert exit_status(both, stopped=False) == 4

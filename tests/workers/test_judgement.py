@@ -47,6 +47,23 @@ def test_attempts_run_out_unless_there_was_progress(attempt, progress, state):
     assert settlement.reset_attempt is (progress and state is State.RETRYABLE)
 
 
+def test_an_error_is_known_by_its_status_and_type_not_by_its_words():
+    def name(words, **facts):
+        error = CallError(ErrorKind.JOB, words, **facts)
+        return judgement.of_error(
+            error, attempt=0, max_attempts=1, progress=False, random=Impatient()
+        ).error_name
+
+    assert name("job a", type="bad", status=400) == name("job b", type="bad", status=400)
+    assert name("w", type="bad", status=400) == "400 bad"
+    assert name("w", type="unsendable") == "unsendable"
+    assert name("w", type="x\x1b[2Jy\nz" + "n" * 999, status=400).isprintable()
+    given_up = judged(ErrorKind.RETRY, attempt=2)
+    assert (given_up.state, given_up.error_name) == (State.DISCARDED, "t")
+    assert judgement.of_end(Finished(Finish.REFUSAL)).error_name is None
+    assert judgement.of_end(CannotContinue("why")).error_name
+
+
 def test_retry_after_is_honoured():
     for kind in (ErrorKind.RETRY, ErrorKind.RATE_LIMIT):
         assert judged(kind, retry_after_s=30).delay_ms == 30_000

@@ -11,7 +11,7 @@ import pytest
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, PastCall, Send
 from runner.jobs.call import CallOutcome, Usage
-from runner.jobs.spec import BatchSpec, ContinuationSpec
+from runner.jobs.spec import BatchLimits, BatchSpec, ContinuationSpec
 from runner.jobs.states import Finish, State
 from runner.messages.models import traits
 from runner.simulator import SimulatorOptions
@@ -123,3 +123,23 @@ def test_uncounted_calls_count_against_no_bound() -> None:
         PastCall(16, " there was", CallOutcome("max_tokens", usage=Usage(output_tokens=100)))
     )
     assert isinstance(ContinuationLoop(spec, model, past).next_step(), Finished)
+
+
+async def test_another_concurrency_holds_within_a_second(tmp_path) -> None:
+    options = SimulatorOptions(tokens_per_second=50)
+    async with a_house(tmp_path, options) as house, anyio.create_task_group() as tasks:
+        # Many short calls: what is to end does so soon.
+        specs = [job(f"a{n}", max_tokens=20, continuation=ENDLESS) for n in range(12)]
+        await house.submit(*specs, limits=BatchLimits(concurrency=2))
+        worker = house.worker()
+        tasks.start_soon(worker.run)
+        books = house.simulator.books
+        await books.wait_for(lambda books: books.streams_open == 2)
+        (batch,) = await house.store.batches()
+        async with await Store.open(house.store.path) as other:
+            await other.set_limits(batch.key, {"concurrency": 5})
+            asked = time.monotonic()
+            await books.wait_for(lambda books: books.streams_open == 5)
+            assert time.monotonic() - asked < 1
+            assert books.streams_open_most == 5
+        worker.stop()

@@ -1,0 +1,168 @@
+"""All that is known of one limit: its rates, its level, its cool-down, and whether it is down."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+
+from runner.messages.headers import RateLimits
+from runner.messages.pace.level import Level
+from runner.messages.pace.outage import Outage
+from runner.messages.pace.rates import Rates, Taken
+
+
+@dataclass(slots=True)
+class Flight:
+    """One open call, as its limit sees it."""
+
+    taken: Taken
+    job: int
+    began_s: float
+    answered: bool = False  # its answer began
+    succeeded: bool = False  # it brought something
+    closed: bool = False
+
+
+class Limit:
+    """What all calls share that go with one credential to one endpoint and class of models.
+
+    Pure bookkeeping: it never sleeps and sends nothing. Who owns it asks, waits, and tells it what
+    happened. All times are of one monotonic clock, in seconds.
+
+    Args:
+        name: for the reader.
+        random: where jitter comes from.
+    """
+
+    def __init__(self, name: str, now_s: float, random: Random) -> None:
+        self.name = name
+        self.rates = Rates(now_s)
+        self.level = Level(now_s)
+        self.outage = Outage(random)
+        self.in_flight = 0
+        self.unanswered = 0
+        self._cooled_until_s = -math.inf
+        self._cut_s = -math.inf  # the last time that a refusal was counted
+
+    def rest_s(self, now_s: float) -> float:
+        """Seconds for which no call may begin, whatever else is free."""
+        return max(0.0, self._cooled_until_s - now_s, self.outage.rest_s(now_s))
+
+    def cooling_s(self, now_s: float) -> float:
+        """Seconds that are left of a cool-down."""
+        return max(0.0, self._cooled_until_s - now_s)
+
+    def wait_s(self, input_tokens: float, output_tokens: float, now_s: float) -> float:
+        """Seconds until a call may begin; infinite where another one must end or be answered.
+
+        Where only time will tell it is a short while, after which to ask again.
+
+        Args:
+            input_tokens: those that count: without what is read from the prompt cache.
+            output_tokens: what the call will probably write.
+        """
+        rest_s = self.rest_s(now_s)
+        if rest_s > 0:
+            return rest_s
+        if not self.outage.on and not self.level.free(self.in_flight, self.unanswered):
+            return math.inf
+        return self.rates.wait_s(input_tokens, output_tokens, now_s)
+
+    def room(self, now_s: float) -> int:
+        """How many more calls its level would let begin now."""
+        if self.rest_s(now_s) > 0:
+            return 0
+        return 1 if self.outage.on else self.level.room(self.in_flight, self.unanswered)
+
+    def start(self, job: int, input_tokens: float, output_tokens: float, now_s: float) -> Flight:
+        """A call begins; see `wait_s`."""
+        if self.outage.on:
+            self.outage.probing(now_s)
+        self.in_flight += 1
+        self.unanswered += 1
+        return Flight(self.rates.start(input_tokens, output_tokens, now_s), job, now_s)
+
+    def answered(self, flight: Flight, limits: RateLimits, now_s: float) -> None:
+        """The call's answer begins."""
+        self.rates.told(limits, now_s)
+        if not flight.answered:
+            flight.answered = True
+            self.unanswered -= 1
+            self.level.answered(self.in_flight, now_s)
+
+    def wrote(self, flight: Flight, characters: int, now_s: float) -> float | None:
+        """Text of the call came in. Where that ends an outage, the seconds it lasted."""
+        self.rates.wrote(flight.taken, characters, now_s)
+        return None if flight.succeeded else self._succeeded(flight, now_s)
+
+    def end(
+        self, flight: Flight, output_tokens: float, now_s: float, *, exact: bool, success: bool
+    ) -> float | None:
+        """The call is over; once. Where that ends an outage, the seconds it lasted.
+
+        Args:
+            output_tokens: what it wrote in all.
+            exact: the API counted them.
+            success: it came to its proper end.
+        """
+        if flight.closed:
+            return None
+        flight.closed = True
+        self.in_flight -= 1
+        self.unanswered -= not flight.answered
+        self.rates.end(flight.taken, output_tokens, now_s, exact=exact)
+        return self._succeeded(flight, now_s) if success and not flight.succeeded else None
+
+    def limited(
+        self,
+        flight: Flight,
+        limits: RateLimits,
+        seconds: float,
+        now_s: float,
+        *,
+        acceleration: bool = False,
+    ) -> bool:
+        """A 429: no call begins for `seconds`. Whether it is the first of those refused together.
+
+        Args:
+            acceleration: use grew too fast.
+        """
+        self.rates.told(limits, now_s)
+        self.cool_down(seconds, now_s)
+        # Whoever was sent before the last cut says nothing new.
+        if flight.began_s <= self._cut_s:
+            return False
+        self._cut_s = now_s
+        self.level.limited(self.in_flight, now_s, acceleration=acceleration)
+        if not acceleration:
+            self.rates.refused(now_s)
+        return True
+
+    def cool_down(self, seconds: float, now_s: float) -> bool:
+        """Let no call begin for so long; a longer cool-down that runs already stays. Whether this
+        one is news."""
+        until_s = now_s + max(0.0, seconds)
+        if math.isnan(until_s) or until_s <= self._cooled_until_s:
+            return False
+        self._cooled_until_s = until_s
+        return True
+
+    def failed(self, flight: Flight, reason: str, now_s: float, *, servers_own: bool) -> bool:
+        """The call got nothing, for a reason of the server's; whether an outage begins with it.
+
+        Args:
+            reason: in words for the reader.
+            servers_own: it cannot be the job's doing.
+        """
+        self.level.troubled(now_s)
+        if flight.succeeded:
+            return False
+        return self.outage.failed(flight.job, reason, now_s, servers_own=servers_own)
+
+    def _succeeded(self, flight: Flight, now_s: float) -> float | None:
+        flight.succeeded = True
+        lasted_s = self.outage.succeeded(now_s)
+        if lasted_s is not None:
+            self.level.restart()
+        return lasted_s

@@ -1,0 +1,87 @@
+"""When a server is down for all: one call at a time tries it, the others wait."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from random import Random
+
+FAILURES = 5  # one after another, with no success between them
+_JOBS = 2  # of at least so many jobs, where the error might be the job's own
+_FIRST_S = 1.0
+MOST_S = 60.0  # between two probes
+_JITTER = 0.2
+_RECENT = 20
+_STORMY = 0.5  # the part of recent calls that failed, from which on a failure says nothing
+
+
+class Outage:
+    """Counts failures that are the server's, and lets one probe through at growing distances.
+
+    Args:
+        random: where the jitter comes from.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._failures = 0
+        self._failed_jobs: set[int] = set()
+        self._recent: deque[bool] = deque(maxlen=_RECENT)
+        self._probes = 0
+        self._next_s = -math.inf
+        self.began_s: float | None = None
+        self.reason = ""
+
+    @property
+    def on(self) -> bool:
+        return self.began_s is not None
+
+    @property
+    def stormy(self) -> bool:
+        """Whether so much fails that a failure says nothing of the job that met it."""
+        bad = sum(1 for failed in self._recent if failed)
+        return self.on or (len(self._recent) == _RECENT and bad > _STORMY * _RECENT)
+
+    def rest_s(self, now_s: float) -> float:
+        """Seconds until a probe may go; 0 when it may, or where no outage is on."""
+        return max(0.0, self._next_s - now_s) if self.on else 0.0
+
+    def failed(self, job: int, reason: str, now_s: float, *, servers_own: bool) -> bool:
+        """A call got no answer for a reason of the server's; whether an outage begins with it.
+
+        Args:
+            job: which job it was for.
+            servers_own: it cannot be the job's doing, as an overload or a dead connection.
+        """
+        self._recent.append(True)
+        self._failures += 1
+        self._failed_jobs.add(job)
+        self.reason = reason
+        if self.on:
+            self._next_s = max(self._next_s, now_s + self._distance_s())
+            return False
+        if self._failures >= FAILURES and (servers_own or len(self._failed_jobs) >= _JOBS):
+            self.began_s = now_s
+            self._next_s = now_s + self._distance_s()
+            return True
+        return False
+
+    def probing(self, now_s: float) -> None:
+        """A probe goes; no other until it comes to something, or the time has passed again."""
+        self._probes += 1
+        self._next_s = now_s + self._distance_s()
+
+    def succeeded(self, now_s: float) -> float | None:
+        """A call was answered; where that ends an outage, the seconds it lasted."""
+        self._recent.append(False)
+        self._failures = 0
+        self._failed_jobs.clear()
+        began_s, self.began_s = self.began_s, None
+        self._probes = 0
+        self._next_s = -math.inf
+        return None if began_s is None else now_s - began_s
+
+    def _distance_s(self) -> float:
+        # Capped, so that the power stays small.
+        distance_s = min(MOST_S, _FIRST_S * 2.0 ** min(self._probes, 16))
+        return distance_s * (1.0 + self._random.uniform(-_JITTER, 0.0))

@@ -1,0 +1,223 @@
+"""The rates of one limit: requests, input tokens and output tokens a minute, each kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from runner.messages.headers import RateLimit, RateLimits
+from runner.messages.pace.bucket import Bucket
+from runner.messages.pace.streamed import Streamed, Written
+
+# Of a limit that is taken at the beginning of a request: what is left covers clocks that differ.
+USE = 0.98
+BURST_S = 0.5  # less than the second's worth that the strictest server holds
+_EASE = 0.85  # after a refusal: who else uses this limit is unknown to us
+_RECOVER_PER_S = 0.01
+_RECOVER_EVERY_S = 0.5
+_SCARCE = 0.1  # the share of a limit below which somebody else must be using it
+
+
+class Kind(StrEnum):
+    """What a limit counts."""
+
+    REQUESTS = "requests"
+    INPUT = "input_tokens"
+    OUTPUT = "output_tokens"
+    TOKENS = "tokens"  # input and output together
+
+
+@dataclass(frozen=True, slots=True)
+class PerMinute:
+    """Limits a minute; None where there is none, or none is known."""
+
+    requests: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    tokens: int | None = None
+
+    def of(self, kind: Kind) -> int | None:
+        return {
+            Kind.REQUESTS: self.requests,
+            Kind.INPUT: self.input_tokens,
+            Kind.OUTPUT: self.output_tokens,
+            Kind.TOKENS: self.tokens,
+        }[kind]
+
+    def __bool__(self) -> bool:
+        return any(self.of(kind) for kind in Kind)
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one open call was counted with, in each bucket that there was when it began."""
+
+    input_tokens: float
+    output: dict[Kind, Written] = field(default_factory=dict)
+
+
+class Rates:
+    """Buckets for what is limited a minute, filled by what is told of the limits.
+
+    Only input that is not read from the prompt cache counts, and `max_tokens` does not: a call's
+    output counts as it is written. Source: Messages API documentation, rate limits.
+
+    Args:
+        now_s: a monotonic clock, in seconds.
+        per_minute: the limits as far as they are known.
+    """
+
+    def __init__(self, now_s: float, per_minute: PerMinute = PerMinute()) -> None:
+        self._limits: dict[Kind, int] = {}
+        self._taken: dict[Kind, Bucket] = {}
+        self._streamed: dict[Kind, Streamed] = {}
+        self._share = 1.0
+        self._ease = 1.0
+        self._eased_s = now_s
+        self.set_limits(per_minute, now_s)
+
+    @property
+    def per_minute(self) -> PerMinute:
+        """The limits as far as they are known, for all processes together."""
+        return PerMinute(*(self._limits.get(kind) for kind in Kind))
+
+    @property
+    def ease(self) -> float:
+        """The part of the limits that is used: 1, or less after a refusal."""
+        return self._ease
+
+    def set_limits(self, per_minute: PerMinute, now_s: float) -> None:
+        """Take limits over that are known from elsewhere; what is None there is left as it is."""
+        for kind in Kind:
+            self._set(kind, per_minute.of(kind), now_s)
+
+    def drop_limits(self) -> None:
+        """Limit nothing any more."""
+        self._limits.clear()
+        self._taken.clear()
+        self._streamed.clear()
+
+    def set_share(self, share: float, now_s: float) -> None:
+        """Use only so much of each limit: others use the rest."""
+        if share != self._share:
+            self._share = share
+            self._rate(now_s)
+
+    def wait_s(self, input_tokens: float, output_tokens: float, now_s: float) -> float:
+        """Seconds until a call may begin; where only time will tell, a short while to ask again.
+
+        Args:
+            input_tokens: those that count, so without what is read from the cache.
+            output_tokens: what the call will probably write.
+        """
+        self._recover(now_s)
+        amounts = {Kind.REQUESTS: 1.0, Kind.INPUT: input_tokens}
+        wait_s = 0.0
+        for kind, bucket in self._taken.items():
+            wait_s = max(wait_s, bucket.wait_s(amounts[kind], now_s))
+        for kind, streamed in self._streamed.items():
+            expected = output_tokens + (input_tokens if kind is Kind.TOKENS else 0.0)
+            wait_s = max(wait_s, streamed.wait_s(expected, now_s))
+        return wait_s
+
+    def start(self, input_tokens: float, output_tokens: float, now_s: float) -> Taken:
+        """A call begins; see `wait_s`."""
+        amounts = {Kind.REQUESTS: 1.0, Kind.INPUT: input_tokens}
+        for kind, bucket in self._taken.items():
+            bucket.take(amounts[kind], now_s)
+        taken = Taken(input_tokens)
+        for kind, streamed in self._streamed.items():
+            at_once = input_tokens if kind is Kind.TOKENS else 0.0
+            expected = output_tokens + at_once
+            taken.output[kind] = streamed.start(expected, now_s, at_once=at_once)
+        return taken
+
+    def read(self, taken: Taken, input_tokens: float, now_s: float) -> None:
+        """The API has counted the call's input (without what it read from the cache)."""
+        more = input_tokens - taken.input_tokens
+        taken.input_tokens = input_tokens
+        if more and (bucket := self._taken.get(Kind.INPUT)) is not None:
+            bucket.take(more, now_s)
+
+    def wrote(self, taken: Taken, characters: int, now_s: float) -> None:
+        """Text of the call came in."""
+        for kind, written in taken.output.items():
+            if (streamed := self._streamed.get(kind)) is not None:
+                streamed.wrote(written, characters, now_s)
+
+    def end(self, taken: Taken, output_tokens: float, now_s: float, *, exact: bool) -> None:
+        """The call is over, with so much output in all."""
+        for kind, written in taken.output.items():
+            if (streamed := self._streamed.get(kind)) is not None:
+                tokens = output_tokens + (taken.input_tokens if kind is Kind.TOKENS else 0.0)
+                streamed.end(written, tokens, now_s, exact=exact)
+
+    def told(self, limits: RateLimits, now_s: float) -> None:
+        """The server told its limits beside an answer, and what is left of them."""
+        for kind, told in (
+            (Kind.REQUESTS, limits.requests),
+            (Kind.INPUT, limits.input_tokens),
+            (Kind.OUTPUT, limits.output_tokens),
+            (Kind.TOKENS, limits.tokens),
+        ):
+            if told is not None:
+                self._told(kind, told, now_s)
+
+    def refused(self, now_s: float) -> None:
+        """The server refused a request for one of these limits: use less for a while."""
+        self._recover(now_s)
+        self._ease = max(0.25, self._ease * _EASE)
+        self._rate(now_s)
+
+    def _told(self, kind: Kind, told: RateLimit, now_s: float) -> None:
+        self._set(kind, told.limit, now_s)
+        limit = self._limits.get(kind)
+        if told.remaining is None or limit is None:
+            return
+        if (streamed := self._streamed.get(kind)) is not None:
+            streamed.told(limit, told.remaining, now_s)
+        elif (bucket := self._taken.get(kind)) is not None and told.remaining < _SCARCE * limit:
+            # Ours alone would not have used it up. (A large request may have: then the bucket
+            # is in debt already, and stays so.)
+            bucket.fill(now_s)
+            bucket.level = min(bucket.level, 0.0)
+
+    def _set(self, kind: Kind, limit: int | None, now_s: float) -> None:
+        if not limit or limit == self._limits.get(kind):
+            return
+        self._limits[kind] = limit
+        if kind in self._taken or kind in self._streamed:
+            self._rate(now_s)
+        elif kind in (Kind.OUTPUT, Kind.TOKENS):
+            self._streamed[kind] = Streamed(self._per_s(kind), now_s)
+        else:
+            self._taken[kind] = Bucket(self._per_s(kind), BURST_S, now_s)
+
+    def _per_s(self, kind: Kind) -> float:
+        use = USE if kind in (Kind.REQUESTS, Kind.INPUT) else 1.0
+        return self._limits[kind] / 60 * self._share * self._ease * use
+
+    def _rate(self, now_s: float) -> None:
+        for kind, bucket in self._taken.items():
+            bucket.set_rate(self._per_s(kind), now_s)
+        for kind, streamed in self._streamed.items():
+            streamed.set_rate(self._per_s(kind), now_s)
+
+    def _recover(self, now_s: float) -> None:
+        passed_s = now_s - self._eased_s
+        if passed_s < _RECOVER_EVERY_S:
+            return
+        self._eased_s = now_s
+        if self._ease < 1.0:
+            self._ease = min(1.0, self._ease + _RECOVER_PER_S * passed_s)
+            self._rate(now_s)
+
+
+def told_from(told: Mapping[str, int | None]) -> PerMinute:
+    """Limits by the names of the store's columns."""
+    return PerMinute(
+        told.get("requests_per_minute"),
+        told.get("input_tokens_per_minute"),
+        told.get("output_tokens_per_minute"),
+    )
