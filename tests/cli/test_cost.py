@@ -6,6 +6,8 @@ import asyncio
 import csv
 import io
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from runner.jobs.call import CallOutcome, Charge, Strategy, Usage
 from runner.jobs.price import Rates, nano_usd
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
+from runner.store.purposes import LEDGER_COLUMNS
 from runner.store.records import CallStart, Lane, Selection, Settlement
 from runner.store.store import Store
 
@@ -234,3 +237,19 @@ def test_before_the_first_call_there_is_nothing(runner, tmp_path: Path) -> None:
     told = runner("cost", "--db", tmp_path / "empty.db")
     assert (told.exit_code, told.stdout) == (0, "")
     assert "no calls yet" in told.stderr
+
+
+def test_the_view_says_the_same_in_dollars(runner, ledger: Path) -> None:
+    parts = " + ".join(name for name in LEDGER_COLUMNS if name.endswith("_usd"))
+    parts = parts.removeprefix("cost_usd + ")
+    with closing(sqlite3.connect(ledger)) as connection:
+        rows = connection.execute(
+            f"SELECT job, day, cost_usd, {parts}, estimated FROM ledger ORDER BY call_key"  # noqa: S608
+        ).fetchall()
+    assert rows == [
+        ("heron", "2026-11-23", pytest.approx(HERON_1), pytest.approx(HERON_1), 0),
+        ("heron", "2026-11-24", pytest.approx(HERON_2), pytest.approx(HERON_2), 0),
+        ("badger", "2026-11-24", pytest.approx(BADGER), pytest.approx(BADGER), 1),
+        ("fox", "2026-11-24", None, None, 0),
+        ("owl", "2026-11-24", pytest.approx(OWL), pytest.approx(OWL), 0),
+    ]
