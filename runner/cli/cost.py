@@ -11,9 +11,10 @@ import click
 
 from runner.cli.common import colour, database_option, json_option, print_json, reading, run_async
 from runner.cli.harmless import harmless, one_line
-from runner.cli.money import dollars, usd_json
+from runner.cli.money import cost_cell, dollars
 from runner.cli.table import LOOK_AHEAD, Table, echo_table, shortened
 from runner.errors import UsageError
+from runner.jobs.price import usd_json
 
 if TYPE_CHECKING:
     from runner.store.ledger import Account, By, Pruned
@@ -238,14 +239,8 @@ def _line(name: str, account: Account) -> tuple[object, ...]:
         account.calls,
         account.usage.total_input_tokens,
         f"{estimated}{account.usage.output_tokens:,}",
-        _cost(account),
+        cost_cell(account.cost, account.unpriced_calls, estimated=account.estimated_cost > 0),
     )
-
-
-def _cost(account: Account) -> str:
-    if account.unpriced_calls and not account.cost:
-        return "unknown"
-    return dollars(account.cost, estimated=account.estimated_cost > 0)
 
 
 def _marked(name: str, simulated: bool) -> str:
