@@ -17,8 +17,8 @@ from runner.store.learned import pattern
 from runner.store.rows import rates_of, usage_of
 from runner.store.schema import call, chunk
 
-# A call without a checkpoint waited for its first token, or for the first checkpoint behind it:
-# what it may have written by then.
+# A call without a checkpoint was thinking, or waited for its first token, or for the checkpoint
+# behind it: half of its thinking, and what it may have written by then.
 BEFORE_CHECKPOINT_MS: Final = 75
 
 OPEN_CALL: Final = select(call).where(
@@ -45,7 +45,9 @@ def break_open_call(
         usual = pattern(connection, batch_key, row.model)
         beside, lost = row.output_tokens, row.lost_output_tokens
         if not characters:
-            beside = lost = round(usual.tokens_per_ms * BEFORE_CHECKPOINT_MS)
+            beside = lost = round(
+                usual.thinking_tokens / 2 + usual.tokens_per_ms * BEFORE_CHECKPOINT_MS
+            )
         output = beside + round(characters * usual.tokens_per_character)
         usage = replace(usage_of(row), output_tokens=min(output, row.max_tokens), estimated=True)
         rates = rates_of(row)

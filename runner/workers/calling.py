@@ -7,6 +7,7 @@ from typing import Final
 
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.price import Price
+from runner.messages.errors import CallError
 from runner.messages.headers import RateLimits
 from runner.store.records import CallStart, Counted
 from runner.workers.caching import Marked
@@ -70,8 +71,16 @@ class Calling:
             rates = self.price.rates(self._input.total_input_tokens)
         return Counted(replace(self._input, output_tokens=output), lost, rates)
 
-    def ended(self, outcome: CallOutcome, money: Money) -> CallOutcome:
-        """The call is over; its outcome with what it cost."""
+    def ended(self, outcome: CallOutcome, money: Money, error: CallError | None) -> CallOutcome:
+        """The call is over; its outcome with what it cost.
+
+        Args:
+            error: what the API or the network said in place of an answer; None: nothing did, and
+                where there is no answer either, we let go of the call while it was on its way.
+        """
+        if error is None and self._input is None and outcome.stop_reason is None:
+            usage = Usage(input_tokens=self.need.input_tokens, estimated=True)
+            outcome = replace(outcome, usage=usage)
         outcome = estimated(outcome, self.need)
         outcome = replace(outcome, input_characters=self.need.input_characters)
         charge = money.charge(self.start, self.price, outcome, self.kept_characters)

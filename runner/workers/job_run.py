@@ -369,7 +369,7 @@ class JobRun:
                     self._take(loop.end(outcome), saver, loop.verdict, calling)
                     await saver.drain()
         outcome = replace(outcome, verdict=loop.verdict, rejected=loop.rejected)
-        outcome = calling.ended(outcome, place.money)
+        outcome = calling.ended(outcome, place.money, error)
         self._spent_nano_usd += outcome.charge.cost_nano_usd or 0
         if words := place.money.beyond(self.claim, calling.start, outcome):
             place.progress.notice(f"job {self.claim.job_id}: {words}")

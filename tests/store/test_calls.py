@@ -260,7 +260,9 @@ async def test_a_call_without_a_checkpoint_may_have_begun_to_write(hands, store,
     claim = await hands.claim()
     call_key = await hands.begin(claim)
     clock.ms += 100
-    answered = CallOutcome("end_turn", usage=Usage(10, output_tokens=40), text_characters=100)
+    answered = CallOutcome(
+        "end_turn", usage=Usage(10, output_tokens=40), text_characters=60, thinking_tokens=16
+    )
     await store.end_call_and_settle(
         claim, call_key, answered, Settlement(State.DISCARDED, error="enough")
     )
@@ -268,7 +270,7 @@ async def test_a_call_without_a_checkpoint_may_have_begun_to_write(hands, store,
     await hands.begin(claim, input_tokens=7)
     await store.settle(claim, Settlement(State.DISCARDED, error="died"))
     (call,) = await store.calls(claim.job_key)
-    written = round(40 / 100 * BEFORE_CHECKPOINT_MS)
+    written = 16 // 2 + round(40 / 100 * BEFORE_CHECKPOINT_MS)
     assert call.outcome.usage == Usage(7, output_tokens=written, estimated=True)
     assert call.lost_output_tokens == written
 

@@ -175,3 +175,19 @@ async def test_the_job_files_price_is_charged(tmp_path) -> None:
         row = await house.row()
         assert row.cost_nano_usd == 7_000 * row.usage.input_tokens + 8_000 * row.usage.output_tokens
         assert row.unpriced_calls == 0
+
+
+async def test_a_call_that_was_let_go_on_its_way_is_taken_to_be_billed(tmp_path) -> None:
+    options = SimulatorOptions(fault_script={1: "slow_start:60"})
+    async with a_house(tmp_path, options) as house:
+        await house.submit(job("a"))
+        worker = house.worker()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker.run)
+            await house.simulator.books.wait_for(lambda books: books.faults["slow_start"] > 0)
+            worker.stop()
+        (call,) = await house.store.calls((await house.row()).key)
+    assert call.outcome is not None
+    assert call.outcome.usage.estimated
+    assert call.outcome.usage.input_tokens > 0
+    assert call.cost_nano_usd == 1_000 * call.outcome.usage.input_tokens
