@@ -16,7 +16,6 @@ from runner.messages.thrift import Outlook
 from runner.store.records import SavedCall
 from runner.workers.needs import Need
 
-
 # Tokens that follow a mark at the document's end, with a request to go on; and at the prompt's end.
 _BEHIND_DOCUMENT: Final = 400
 _BEHIND_PROMPT: Final = 8

@@ -27,6 +27,10 @@ async def shared(hands: Hands) -> dict[bytes, SharedPrefix]:
     return {row.hash: row for row in await hands.store.shared_prefixes(hands.batch_key)}
 
 
+async def counts(hands: Hands) -> dict[bytes, int]:
+    return {key: row.jobs for key, row in (await shared(hands)).items()}
+
+
 async def test_what_jobs_share_is_counted_and_nothing_else(hands: Hands) -> None:
     await hands.submit(
         *(job(str(n)) for n in range(5)),
@@ -34,7 +38,7 @@ async def test_what_jobs_share_is_counted_and_nothing_else(hands: Hands) -> None
         job("alone", LONG + "!"),
         job("off", caching=Caching.OFF),
     )
-    assert {hash: row.jobs for hash, row in (await shared(hands)).items()} == {SYSTEM: 5}
+    assert await counts(hands) == {SYSTEM: 5}
     # One more of what is known counts; the same again does not.
     await hands.submit(job("later"))
     await hands.submit(job("later"))
@@ -44,7 +48,7 @@ async def test_what_jobs_share_is_counted_and_nothing_else(hands: Hands) -> None
 async def test_the_same_prompt_many_times_is_shared_whole(hands: Hands) -> None:
     same = {"messages": job("a").messages}
     await hands.submit(*(job(str(n), **same) for n in range(3)))
-    assert {hash: row.jobs for hash, row in (await shared(hands)).items()} == {SYSTEM: 3, WHOLE: 3}
+    assert await counts(hands) == {SYSTEM: 3, WHOLE: 3}
 
 
 async def test_a_replaced_prompt_counts_with_its_new_beginning(hands: Hands) -> None:
@@ -71,7 +75,8 @@ async def test_one_leads_until_it_is_warm_or_given_up_or_late(
     def until() -> int:
         return clock() + LEASE_MS
 
-    assert await store.lead_beginning(key, SYSTEM, mine := until())
+    mine = until()
+    assert await store.lead_beginning(key, SYSTEM, mine)
     assert not await other.lead_beginning(key, SYSTEM, until())
     other.beginning_given_up(key, SYSTEM, mine + 1)  # not its own
     assert not await other.lead_beginning(key, SYSTEM, until())

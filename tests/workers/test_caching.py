@@ -37,8 +37,8 @@ def worth(books: Books, read: float = 0.1) -> float:
     return books.input_tokens + written + read * books.cache_read_tokens
 
 
-async def finished(house: House, *ids: str) -> bool:
-    return all([(await house.row(id)).state is State.COMPLETED for id in ids])
+async def finished(house: House, *names: str) -> bool:
+    return all([(await house.row(name)).state is State.COMPLETED for name in names])
 
 
 @pytest.mark.parametrize("model", [TURN, PREFILL])
