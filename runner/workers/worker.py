@@ -197,7 +197,8 @@ class Worker:
                 self._interrupt_all(Interruption.STOP)  # those that were just being claimed
             elif not claims:
                 if self._waits:
-                    await self._waiting.look(await self._our_batches())
+                    busy = {run.claim.batch_key for run in self._running.values()}
+                    await self._waiting.look(await self._our_batches(), busy)
                 if self._until_final and not self._running and await self._all_done():
                     return
                 with anyio.move_on_after(self._settings.poll_s):
