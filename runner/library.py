@@ -15,6 +15,7 @@ import math
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import anyio
 from runner.continuation.document import GrowingDocument, fold
 from runner.errors import UsageError
 from runner.jobs.jobfile import JobFile, read_job_file
+from runner.jobs.price import usd
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
 from runner.messages.client import MessagesClient
@@ -51,7 +53,9 @@ class Document:
         finish: how the document ended; None while it has not.
         complete: it is whole. A cut, failed or unfinished document is not.
         error: why it failed or waits.
-        calls: what was asked for it, with seams and usage, in order.
+        calls: what was asked for it, with seams, usage and cost, in order.
+        cost_usd: what its job cost so far, as far as the price is known.
+        unpriced_calls: calls whose price nobody knows; they stand in no cost.
     """
 
     id: str
@@ -63,6 +67,8 @@ class Document:
     error: str | None = None
     calls: tuple[SavedCall, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    cost_usd: Decimal = Decimal(0)
+    unpriced_calls: int = 0
 
 
 @asynccontextmanager
@@ -274,4 +280,6 @@ async def _document(store: Store, row: JobRow) -> Document:
         error=row.error,
         calls=tuple(calls),
         metadata=row.metadata,
+        cost_usd=usd(row.cost_nano_usd),
+        unpriced_calls=row.unpriced_calls,
     )

@@ -11,12 +11,12 @@ import click
 from runner.cli.common import database_option, json_option, message, print_json, reading, run_async
 from runner.cli.harmless import one_line
 from runner.cli.meter import duration
-from runner.cli.money import dollars, usd_json
+from runner.cli.money import dollars
 from runner.cli.pauses import pause_line
 from runner.cli.table import echo_table
 from runner.errors import UsageError
 from runner.jobs.limits import MAX_A_MINUTE, MAX_CONCURRENCY
-from runner.jobs.price import nano_usd
+from runner.jobs.price import nano_usd, usd_json
 from runner.jobs.values import MAX_USD
 
 if TYPE_CHECKING:

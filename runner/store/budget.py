@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, up
 
 from runner.jobs.price import usd
 from runner.store.engine import storable
+from runner.store.portable import smaller
 from runner.store.records import CallStart, Claim, PauseCause, Refusal
 from runner.store.schema import batch
 
@@ -53,8 +54,8 @@ RESERVE: Final = (
     .values(
         reserved_nano_usd=batch.c.reserved_nano_usd + func.coalesce(_NANO_USD, 0),
         reserved_output_tokens=batch.c.reserved_output_tokens + _OUTPUT,
-        short_of_nano_usd=func.min(batch.c.short_of_nano_usd, _NANO_USD),
-        short_of_output_tokens=func.min(batch.c.short_of_output_tokens, _OUTPUT),
+        short_of_nano_usd=smaller(batch.c.short_of_nano_usd, _NANO_USD),
+        short_of_output_tokens=smaller(batch.c.short_of_output_tokens, _OUTPUT),
     )
 )
 ASKED: Final[Select[Any]] = select(*COLUMNS, batch.c.pause_reason).where(_OF_BATCH)
