@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
+import anyio
 
 from runner.cli.machine import (
     Finding,
@@ -24,7 +24,7 @@ from runner.errors import RunnerError, StoreError
 from runner.jobs.states import State
 from runner.messages.client import MessagesClient
 from runner.store import migrate
-from runner.store.engine import database_path
+from runner.store.database import the_database
 from runner.store.reading import ReadingStore
 
 _CLOCK_SKEW_S = 60
@@ -82,23 +82,26 @@ def _seconds(date: str | None) -> float | None:
         return None
 
 
-async def database(path: Path, now_s: float) -> list[Finding]:
+async def database(name: str, now_s: float) -> list[Finding]:
     """Whether the database opens, and what hangs in it. It is only read, and never migrated."""
     try:
-        version = migrate.current(path)
-        if version is not None and version != migrate.head():
-            text = f"{path} has schema version {version}; this program works with {migrate.head()}"
+        named = the_database(name)
+        version = await anyio.to_thread.run_sync(named.current)
+        if version is None:
+            return [_not_there(named.shown)]
+        if version != migrate.head():
+            text = f"{named.shown} has schema version {version}; this program works with {migrate.head()}"
             mend = "It is brought up to date by itself, or by `runner db upgrade`."
             return [Finding("database", Level.WARN, text, mend)]
-        async with await ReadingStore.open_to_read(path) as store:
-            opened = Finding("database", Level.OK, f"{path} is of this program's version")
+        async with await ReadingStore.open_to_read(name) as store:
+            opened = Finding("database", Level.OK, f"{named.shown} is of this program's version")
             return [opened, *[finding async for finding in _hanging(store, now_s)]]
     except StoreError as error:
         return [Finding("database", Level.FAIL, "cannot be used", str(error))]
 
 
-def _not_there(path: Path) -> Finding:
-    return Finding("database", Level.OK, f"{path} is not there yet; it is made on first use")
+def _not_there(shown: str) -> Finding:
+    return Finding("database", Level.OK, f"{shown} has no queue yet; it is made on first use")
 
 
 async def _hanging(store: ReadingStore, now_s: float) -> AsyncIterator[Finding]:
@@ -150,7 +153,22 @@ async def examine(name: str, *, network: bool) -> list[Finding]:
         name: the database, as --db names it.
         network: also ask the endpoint for an answer.
     """
-    path = database_path(name)
+    findings = await _of_the_place(name)
+    key, base_url = credentials()
+    findings.append(key)
+    server_s = None
+    if network and base_url is not None:
+        answer, server_s = await endpoint(base_url)
+        findings.append(answer)
+    findings.append(clock(time.time(), server_s))
+    return findings
+
+
+async def _of_the_place(name: str) -> list[Finding]:
+    """What a file needs of this machine, and the database itself."""
+    path = the_database(name).path
+    if path is None:
+        return await database(name, time.time())
     folder = path.parent.resolve()
     if not folder.is_dir():
         mend = "Make it, or name another database with --db."
@@ -160,14 +178,6 @@ async def examine(name: str, *, network: bool) -> list[Finding]:
             file_system(folder, mountinfo()),
             permissions(path),
             disk_space(folder),
-            *(await database(path, time.time()) if path.exists() else [_not_there(path)]),
+            *await database(name, time.time()),
         ]
-    findings.append(sqlite_version())
-    key, base_url = credentials()
-    findings.append(key)
-    server_s = None
-    if network and base_url is not None:
-        answer, server_s = await endpoint(base_url)
-        findings.append(answer)
-    findings.append(clock(time.time(), server_s))
-    return findings
+    return [*findings, sqlite_version()]

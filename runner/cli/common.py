@@ -25,8 +25,8 @@ database_option: Callable[[F], F] = click.option(
     show_default=True,
     envvar="RUNNER_DB",
     show_envvar=True,
-    metavar="FILE",
-    help="The database.",
+    metavar="FILE|URL",
+    help="The database: a file, or postgresql+asyncpg://USER@HOST/DATABASE.",
 )
 json_option: Callable[[F], F] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON instead of a table."

@@ -34,12 +34,11 @@ def upgrade(database: str) -> None:
       runner db upgrade --db runner.db
     """
 
-    async def open_only() -> None:
-        async with reading(database):
-            pass
+    async def opened() -> str:
+        async with reading(database) as store:
+            return store.database.shown
 
-    run_async(open_only())
-    message(one_line(f"ok: {database} is of this program's version"))
+    message(one_line(f"ok: {run_async(opened())} is of this program's version"))
 
 
 @db.command()
@@ -57,15 +56,15 @@ def check(database: str, as_json: bool) -> int:
     Exit status: 0 if all is well, 1 if not.
     """
 
-    async def find() -> list[str]:
+    async def find() -> tuple[list[str], str]:
         async with reading(database) as store:
-            return await store.check()
+            return await store.check(), store.database.shown
 
-    problems = run_async(find())
+    problems, shown = run_async(find())
     if as_json:
         print_json({"problems": problems})
     else:
         for problem in problems:
             click.echo(one_line(problem))
-        message(one_line(f"{'damaged' if problems else 'ok'}: {database}"))
+        message(one_line(f"{'damaged' if problems else 'ok'}: {shown}"))
     return 1 if problems else 0

@@ -25,7 +25,7 @@ from runner.messages.client import MessagesClient
 from runner.messages.errors import CredentialsError
 from runner.messages.prices import price_of
 from runner.store import migrate
-from runner.store.engine import database_path
+from runner.store.database import the_database
 from runner.store.reading import ReadingStore
 from runner.store.records import FinishedJob
 
@@ -118,11 +118,13 @@ async def _close(client: MessagesClient) -> None:
 
 async def _store(stack: AsyncExitStack, database: str) -> ReadingStore | None:
     """The database to learn from; None where there is none yet, or it is of an older version."""
-    path = database_path(database)
-    version = await anyio.to_thread.run_sync(migrate.current, path)
+    named = the_database(database)
+    version = await anyio.to_thread.run_sync(named.current)
     if version is None:
         return None
     if version != migrate.head():
-        message(one_line(f"{path} was written by an older version: nothing is learned from it"))
+        message(
+            one_line(f"{named.shown} was written by an older version: nothing is learned from it")
+        )
         return None
-    return await stack.enter_async_context(await ReadingStore.open_to_read(path))
+    return await stack.enter_async_context(await ReadingStore.open_to_read(database))

@@ -124,7 +124,6 @@ def limits(batch: str | None, database: str, as_json: bool, **given: Any) -> Non
 
     async def change_and_read() -> tuple[list[BatchRow], list[PaceRow], int]:
         from runner.output.batches import known_batches
-        from runner.store.store import wall_clock
 
         async with reading(database) as store:
             names = None if batch is None else [batch]
@@ -134,7 +133,7 @@ def limits(batch: str | None, database: str, as_json: bool, **given: Any) -> Non
                 await store.set_limits(rows[0].key, changes)
                 rows = await known_batches(store, names)
                 _say_what_changed(rows[0], resumed=before is not None and rows[0].paused is None)
-            return rows, await store.paces(), wall_clock()
+            return rows, await store.paces(), store.now_ms()
 
     rows, paces, now_ms = run_async(change_and_read())
     if as_json:

@@ -59,14 +59,13 @@ def prune(
 
         from runner.jobs.states import FINAL
         from runner.store.records import Selection
-        from runner.store.store import wall_clock
 
         async with reading(database) as store:
             selection = Selection()
             if older_than is None or batch is not None or states:
                 selection, _ = await chosen(store, (), batch=batch, states=states)
             if older_than is not None:
-                before_ms = wall_clock() - older_than * 1000
+                before_ms = store.now_ms() - older_than * 1000
                 selection = replace(selection, final_before_ms=before_ms)
             selection = replace(selection, states=selection.states or FINAL)
             found = await store.selected(selection)
@@ -74,10 +73,12 @@ def prune(
                 message("nothing was deleted")
                 return 1
             receipt = await store.prune(selection)
-            message(
-                f"{jobs(receipt.jobs)} deleted; the file is "
-                f"{receipt.freed_bytes / (1 << 20):,.1f} MiB smaller"
+            smaller = (
+                "the server uses their room again"
+                if store.path is None
+                else f"the file is {receipt.freed_bytes / (1 << 20):,.1f} MiB smaller"
             )
+            message(f"{jobs(receipt.jobs)} deleted; {smaller}")
             return 0
 
     return run_async(order())

@@ -45,14 +45,13 @@ def status(database: str, batches: tuple[str, ...], as_json: bool) -> None:
 
     async def read() -> tuple[list[BatchRow], list[WorkerRow], dict[int, float]]:
         from runner.output.batches import known_batches
-        from runner.store.store import wall_clock
 
         async with reading(database) as store:
             rows = await known_batches(store, batches or None)
             workers = [row for row in await store.workers() if row.alive is not False]
             if not workers:
                 return rows, [], {}
-            now_ms = wall_clock()
+            now_ms = store.now_ms()
             ends = await store.last_ends(since_ms=now_ms - WINDOW_MS)
             return rows, workers, seconds_left(rows, ends, now_ms)
 

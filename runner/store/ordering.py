@@ -24,6 +24,10 @@ class OrderingStore(ReadingStore):
         self._now_ms = now_ms
         self._writer = Writer(database, self._patience)
 
+    def now_ms(self) -> int:
+        """The time that decides in this database, in milliseconds since 1970."""
+        return self._now_ms()
+
     async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
         """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""
         await self._writer.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,11 +31,6 @@ from runner.store.records import (
 )
 from runner.store.submit import Jobs
 from runner.store.warming import WarmingStore
-
-
-def wall_clock() -> int:
-    """The time in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class Store(WarmingStore):

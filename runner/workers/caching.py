@@ -20,7 +20,7 @@ from runner.jobs.price import Rates
 from runner.messages.caching import LOOK_BACK_BLOCKS, Multiples, Place, Ttl, mark
 from runner.messages.thrift import Bet, Thrift
 from runner.store.records import BatchRow, Claim, SavedCall
-from runner.store.store import Store, wall_clock
+from runner.store.store import Store
 from runner.workers.beginnings import Beginnings, Shared
 from runner.workers.chain import Chain, Request
 from runner.workers.needs import Need
@@ -138,7 +138,7 @@ class Caching:
         batch: a batch by its key, as it was read last.
         slots: how many calls of a batch may be open at once.
         rates: what calls of a batch to a model cost; None where nobody knows.
-        now_ms: the clock, in milliseconds since 1970.
+        now_ms: the clock, in milliseconds since 1970; None: the database's.
     """
 
     def __init__(
@@ -148,16 +148,16 @@ class Caching:
         batch: Callable[[int], BatchRow],
         slots: Callable[[int], int],
         rates: Callable[[int, str], Rates | None],
-        now_ms: Callable[[], int] = wall_clock,
+        now_ms: Callable[[], int] | None = None,
     ) -> None:
         self._store = store
         self._batch = batch
         self._slots = slots
         self._rates = rates
-        self._now_ms = now_ms
+        self._now_ms = now_ms or store.now_ms
         self._lanes: dict[tuple[int, str], Lane] = {}
         self._chains: dict[int, Chain] = {}
-        self._beginnings = Beginnings(store, now_ms)
+        self._beginnings = Beginnings(store, self._now_ms)
 
     def resumed(self, claim: Claim, calls: Sequence[SavedCall]) -> None:
         """A job was claimed, which may have had calls before."""
