@@ -18,13 +18,13 @@ from runner.cli.common import (
 )
 from runner.cli.harmless import one_line
 from runner.cli.meter import duration
-from runner.cli.table import echo_table
 from runner.cli.validate import batch_option, read_job_files
 
 if TYPE_CHECKING:
     from runner.estimating.amounts import Amounts
-    from runner.estimating.estimate import BatchEstimate, ModelEstimate
     from runner.estimating.forecast import Span
+    from runner.estimating.result import BatchEstimate, ModelEstimate
+    from runner.jobs.jobfile import JobFile
 
 _NANO = 1_000_000_000
 
@@ -37,6 +37,14 @@ _GROUNDS = {
     "prompt": "the length the prompt asks for",
     "max_tokens": "`max_tokens`",
     "assumed": "no word on length: 1,500 tokens assumed",
+}
+
+_BINDINGS = {
+    "concurrency": "the calls open at once",
+    "longest document": "the longest document",
+    "requests_per_minute": "`requests_per_minute`",
+    "input_tokens_per_minute": "`input_tokens_per_minute`",
+    "output_tokens_per_minute": "`output_tokens_per_minute`",
 }
 
 
@@ -68,18 +76,30 @@ def estimate(
     Exit status: 0 if the files are well, 2 if not.
     """
     job_files = read_job_files(files, batch)
-
-    async def look() -> list[BatchEstimate]:
-        # Imported when the files are known to be good: the SDK takes its time.
-        from runner.cli.estimating import estimates_of
-
-        return await estimates_of(job_files, database, simulate=simulate)
-
-    tell(run_async(look()), as_json=as_json)
+    tell(estimated(job_files, database, simulate=simulate), as_json=as_json)
 
 
-def tell(estimates: Sequence[BatchEstimate], *, as_json: bool) -> None:
+def estimated(
+    job_files: Sequence[JobFile],
+    database: str,
+    *,
+    simulate: bool,
+    limit: int | None = None,
+    needs_key: bool = False,
+) -> list[BatchEstimate]:
+    """The estimates of job files; see `runner.cli.estimating.estimates_of`."""
+    # Imported when the files are known to be good: the SDK takes its time.
+    from runner.cli.estimating import estimates_of
+
+    return run_async(
+        estimates_of(job_files, database, simulate=simulate, limit=limit, needs_key=needs_key)
+    )
+
+
+def tell(estimates: Sequence[BatchEstimate], *, as_json: bool = False) -> None:
     """Print estimates: a table and what it rests on, or JSON."""
+    from runner.cli.table import echo_table  # `run` needs none of it as a rule
+
     if as_json:
         print_json({"batches": [_batch_json(one) for one in estimates]})
         return
@@ -131,19 +151,27 @@ def _sentences(one: BatchEstimate) -> list[str]:
     expected, budget = expected_nano_usd(one), one.batch.limits.max_cost_nano_usd
     if expected is not None and budget is not None and _spent(one) + expected > budget:
         said.append(f"its budget of {about_dollars(budget)} would end it before")
-    said += [f"rests on: {_basis(one)}"]
+    said += [f"rests on: {basis(one)}"]
     return said
 
 
 def _there(one: BatchEstimate) -> list[str]:
     """What the database holds of the batch."""
+    if one.other_kind:
+        kind = "real" if one.simulated else "simulated"
+        return [
+            f"the database holds {kind} documents under this name: give another --db or --batch"
+        ]
     if one.known is None:
         return []
     said = []
     if one.known.calls:
+        spent = about_dollars(_spent(one))
+        if one.known.unpriced_calls:
+            spent += f" and {_count(one.known.unpriced_calls, 'call')} of unknown price"
         said.append(
             f"there already: {one.final:,} of {_count(one.jobs, 'job')} final; spent so far "
-            f"{about_dollars(_spent(one))} and {one.known.usage.output_tokens:,} output tokens"
+            f"{spent}, {one.known.usage.output_tokens:,} output tokens"
         )
     if one.changed:
         said.append(
@@ -152,7 +180,7 @@ def _there(one: BatchEstimate) -> list[str]:
     return said
 
 
-def _basis(one: BatchEstimate) -> str:
+def basis(one: BatchEstimate) -> str:
     """What the range rests on, in one sentence."""
     from runner.estimating.evidence import Ground
 
@@ -171,7 +199,7 @@ def _basis(one: BatchEstimate) -> str:
     speeds = sorted({round(model.speed.tokens_per_second) for model in one.models})
     speed = f"{' to '.join(f'{speed:,}' for speed in dict.fromkeys((speeds[0], speeds[-1])))} tokens a second"
     return (
-        f"lengths: {lengths}; {inputs}; time by {one.binding}, "
+        f"lengths: {lengths}; {inputs}; time by {_BINDINGS[one.binding]}, "
         f"{'measured' if measured else 'assumed'} {speed} a stream"
     )
 
@@ -203,7 +231,7 @@ def _spent(one: BatchEstimate) -> int:
 
 
 def _sum(estimates: Sequence[BatchEstimate]) -> Span:
-    from runner.estimating.estimate import together
+    from runner.estimating.result import together
 
     return together([one.total for one in estimates])
 
@@ -249,6 +277,7 @@ def _batch_json(one: BatchEstimate) -> dict[str, Any]:
         "seconds": {"low": round(low, 1), "expected": round(expected, 1), "high": round(high, 1)},
         "time_goes_by": one.binding,
         "spent_usd": _spent(one) / _NANO,
+        "other_kind": one.other_kind,
         "rests_on": {
             "lengths": {str(ground): count for ground, count in one.grounds.items()},
             "prompts_counted": one.counts.counted,

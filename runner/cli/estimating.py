@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from itertools import islice
+from functools import partial
 from typing import Final
 
 import anyio
@@ -14,8 +14,10 @@ import anyio
 from runner.cli.common import message
 from runner.cli.harmless import one_line
 from runner.cli.rehearsing import rehearse
+from runner.cli.working import SIMULATED_TOKENS_PER_SECOND
 from runner.estimating.clock import Speed
-from runner.estimating.estimate import BatchEstimate, Sources, estimate
+from runner.estimating.estimate import Sources, estimate
+from runner.estimating.result import BatchEstimate
 from runner.jobs.jobfile import JobFile
 from runner.jobs.price import Price
 from runner.jobs.spec import BatchSpec, JobSpec
@@ -28,13 +30,17 @@ from runner.store.reading import ReadingStore
 from runner.store.records import FinishedJob
 
 ANTHROPIC: Final = "https://api.anthropic.com"
-SIMULATED_TOKENS_PER_SECOND: Final = 1500.0  # of the simulator that `run --simulate` starts
 # For a rehearsal it writes as fast as it can, many tokens at a time.
 _REHEARSED_TOKENS_PER_EVENT: Final = 64
 
 
 async def estimates_of(
-    job_files: Sequence[JobFile], database: str, *, simulate: bool, limit: int | None = None
+    job_files: Sequence[JobFile],
+    database: str,
+    *,
+    simulate: bool,
+    limit: int | None = None,
+    needs_key: bool = False,
 ) -> list[BatchEstimate]:
     """What the jobs of these files would cost from here; nothing is queued, made or spent.
 
@@ -42,28 +48,25 @@ async def estimates_of(
         database: learned from where it is there.
         simulate: their documents will be simulated ones.
         limit: only the first so many jobs of each file.
+        needs_key: what is estimated is about to be done; else it does without.
 
     Raises:
+        CredentialsError: there is no key, and one is needed.
         JobFileError: a file has changed since it was checked, and is wrong now.
         SchemaTooNew: a newer version of this program wrote the database.
         NotADatabase: the file is something else, or damaged.
     """
-    async with _sources(database, simulate=simulate) as sources:
+    async with _sources(database, simulate=simulate, needs_key=needs_key) as sources:
         return [
-            await estimate(job_file.batch, first_jobs(job_file, limit), job_file.models, sources)
+            await estimate(job_file.batch, partial(job_file.first, limit), job_file.models, sources)
             for job_file in job_files
         ]
 
 
-def first_jobs(job_file: JobFile, limit: int | None) -> Callable[[], Iterable[JobSpec]]:
-    """A function that gives the first jobs of a file anew each time; all where there is no limit."""
-    return lambda: islice(job_file.jobs(), limit)
-
-
 @asynccontextmanager
-async def _sources(database: str, *, simulate: bool) -> AsyncIterator[Sources]:
+async def _sources(database: str, *, simulate: bool, needs_key: bool) -> AsyncIterator[Sources]:
     async with AsyncExitStack() as stack:
-        client = await _client(stack, simulate=simulate)
+        client = await _client(stack, simulate=simulate, needs_key=needs_key)
         endpoint = os.environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC
         base_url = endpoint if client is None else client.base_url
         now = datetime.now(UTC)
@@ -87,18 +90,22 @@ async def _sources(database: str, *, simulate: bool) -> AsyncIterator[Sources]:
         )
 
 
-async def _client(stack: AsyncExitStack, *, simulate: bool) -> MessagesClient | None:
+async def _client(
+    stack: AsyncExitStack, *, simulate: bool, needs_key: bool
+) -> MessagesClient | None:
     """The way to the API; None where there is no key."""
     if simulate:
         from runner.simulator import Simulator, SimulatorOptions
 
-        options = SimulatorOptions(tokens_per_event=_REHEARSED_TOKENS_PER_EVENT)
+        options = SimulatorOptions(tokens_per_event=_REHEARSED_TOKENS_PER_EVENT, bills_kept=0)
         simulator = await stack.enter_async_context(Simulator(options))
         client = MessagesClient(api_key="simulated", base_url=simulator.base_url, one_block=False)
     else:
         try:
             client = MessagesClient()
         except CredentialsError:
+            if needs_key:
+                raise
             return None
     stack.push_async_callback(_close, client)
     return client

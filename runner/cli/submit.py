@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from runner.jobs.jobfile import JobFile
     from runner.store.records import OnConflict, SubmitReceipt
     from runner.store.store import Store
+
+_LOOKED_UP = 2_000  # jobs that are looked up at once
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,9 +87,17 @@ def submit(
 
 
 async def submit_all(
-    store: Store, job_files: Sequence[JobFile], on_conflict: OnConflict, *, simulated: bool
+    store: Store,
+    job_files: Sequence[JobFile],
+    on_conflict: OnConflict,
+    *,
+    simulated: bool,
+    limit: int | None = None,
 ) -> list[SubmitReceipt]:
     """Queue the jobs of several files, saying on stderr what came of each.
+
+    Args:
+        limit: only the first so many jobs of each file.
 
     Raises:
         UsageError: a batch holds documents of the other kind, simulated or real; nothing was queued.
@@ -99,11 +111,35 @@ async def submit_all(
     receipts = []
     for job_file in job_files:
         receipt = await store.submit(
-            job_file.batch, job_file.jobs, on_conflict=on_conflict, simulated=simulated
+            job_file.batch,
+            partial(job_file.first, limit),
+            on_conflict=on_conflict,
+            simulated=simulated,
         )
         receipts.append(receipt)
         message(one_line(f"{job_file.batch.name}: {_words(receipt)}"))
     return receipts
+
+
+async def all_complete(store: Store, job_files: Sequence[JobFile], limit: int) -> bool:
+    """Whether the documents of the first jobs of all files are complete."""
+    from anyio import to_thread
+
+    from runner.jobs.states import State
+
+    for job_file in job_files:
+        (row,) = await store.batches([job_file.batch.name])
+        first = job_file.first(limit)
+        while ids := await to_thread.run_sync(
+            lambda jobs: [job.id for job in islice(jobs, _LOOKED_UP)], first
+        ):
+            there = await store.known(row.key, ids)
+            if len(there) < len(ids) or not all(
+                job.state is State.COMPLETED and job.finish is not None and job.finish.complete
+                for job in there.values()
+            ):
+                return False
+    return True
 
 
 def _words(receipt: SubmitReceipt) -> str:

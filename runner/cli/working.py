@@ -25,6 +25,7 @@ from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 
 _STATUS = {PauseCause.SPEND_CAP: 3, PauseCause.BUDGET: 3, PauseCause.CREDENTIALS: 4}
+SIMULATED_TOKENS_PER_SECOND = 1500.0
 _STOPPING = "stopping: saving what streams; press Ctrl-C again to stop at once"
 
 
@@ -40,7 +41,9 @@ async def open_client(*, simulate: bool) -> AsyncIterator[MessagesClient]:
             from runner.simulator import Simulator, SimulatorOptions
 
             simulator = await stack.enter_async_context(
-                Simulator(SimulatorOptions(tokens_per_second=1500, bills_kept=0))
+                Simulator(
+                    SimulatorOptions(tokens_per_second=SIMULATED_TOKENS_PER_SECOND, bills_kept=0)
+                )
             )
             # It behaves as the real API does, so nothing is to be done otherwise than there.
             client = MessagesClient(

@@ -17,7 +17,7 @@ from typing import Final
 from runner.jobs.call import Strategy
 
 # Of runner.continuation.turn: its words that ask to go on, with the last words in them.
-ASKING_CHARACTERS: Final = 540
+ASKING_CHARACTERS: Final = 490
 LAST_WORDS_CHARACTERS: Final = 46
 # What a seam takes back and the model writes again: half a word, white space.
 TAKEN_BACK_TOKENS: Final = {Strategy.PREFILL: 0, Strategy.TURN: 2}

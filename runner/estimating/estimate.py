@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,13 @@ from typing import Final
 import anyio.to_thread
 
 from runner.estimating import sampling
-from runner.estimating.amounts import Amounts, amounts_of
+from runner.estimating.amounts import Amounts
 from runner.estimating.clock import Binding, Limits, Load, Speed, time_of
 from runner.estimating.evidence import Ground, length_of
-from runner.estimating.forecast import Seen, Span, as_warm, forecast
+from runner.estimating.forecast import Seen, Span, as_warm, forecast, written_once
+from runner.estimating.result import BatchEstimate, ModelEstimate, together
 from runner.estimating.sampling import Counts
-from runner.estimating.survey import Group, Kind, Known, Survey, chosen
+from runner.estimating.survey import Kind, Known, Survey, chosen
 from runner.estimating.tokenizer import Tokenizer, tokenizer
 from runner.jobs.price import Price
 from runner.jobs.spec import BatchSpec, JobSpec, canonical_json, shape_hash
@@ -32,6 +32,7 @@ REHEARSED_JOBS: Final = 60
 _PORTION: Final = 2_000  # jobs that are looked up in the database at once
 _FINISHED_JOBS: Final = 200  # documents that are looked at
 _ASKED_MODELS: Final = 20  # models whose limits the API is asked for
+_REMEMBERED_MODELS: Final = 1_000
 _ENOUGH_WRITTEN_TOKENS: Final = 2_000  # fewer say little of how dense a model's text is
 
 Jobs = Callable[[], Iterable[JobSpec]]
@@ -62,64 +63,6 @@ class Sources:
     speed: Speed | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelEstimate:
-    """What is left to do for one model.
-
-    Args:
-        documents: that are left.
-        grounds: how many of them rest on what.
-    """
-
-    model: str
-    documents: int
-    span: Span
-    grounds: Mapping[Ground, int]
-    longest: Amounts
-    speed: Speed
-
-
-@dataclass(frozen=True, slots=True)
-class BatchEstimate:
-    """What a batch would take from here.
-
-    Args:
-        jobs: in the file.
-        final: of them, those that will not be worked on again.
-        changed: of them, those that are known with another prompt.
-        models: one for each model with jobs left.
-        seconds: low, expected, high.
-        binding: what the expected time goes by.
-        counts: what the API counted for it.
-        rehearsed, finished: documents that were seen for it.
-        known: the batch as the database has it; None where it has not.
-    """
-
-    batch: BatchSpec
-    simulated: bool
-    jobs: int
-    final: int
-    changed: int
-    models: Sequence[ModelEstimate]
-    total: Span
-    seconds: tuple[float, float, float]
-    binding: Binding
-    counts: Counts
-    rehearsed: int
-    finished: int
-    known: BatchRow | None
-
-    @property
-    def documents(self) -> int:
-        """How many are left to write."""
-        return self.jobs - self.final
-
-    @property
-    def grounds(self) -> Counter[Ground]:
-        """How many documents' lengths rest on what."""
-        return sum((Counter(model.grounds) for model in self.models), Counter())
-
-
 async def estimate(
     batch: BatchSpec, jobs: Jobs, model_names: Collection[str], sources: Sources
 ) -> BatchEstimate:
@@ -134,7 +77,7 @@ async def estimate(
         JobFileError: the file has changed since it was checked, and is wrong now.
     """
     traits = await _Traits.of(model_names, sources)
-    row = await _known_batch(batch.name, sources)
+    row, other_kind = await _known_batch(batch.name, sources)
     survey, changed = await _survey(jobs, traits, row, sources.store)
     size = COUNTED_JOBS if sources.rehearse is None else REHEARSED_JOBS
     sample = await _sample(jobs, chosen(survey.groups.values(), size))
@@ -151,7 +94,7 @@ async def estimate(
     estimates = [
         await _of_model(
             model,
-            [group for kind, group in survey.groups.items() if kind.model == model],
+            survey,
             batch=batch,
             traits=traits(model),
             counts=counts,
@@ -177,6 +120,7 @@ async def estimate(
         rehearsed=len(rehearsed),
         finished=len(finished) + len(elsewhere),
         known=row,
+        other_kind=other_kind,
     )
 
 
@@ -202,7 +146,12 @@ class _Traits:
         return traits
 
     def __call__(self, model: str) -> ModelTraits:
-        return self._known.get(model) or self._look_up(model)
+        found = self._known.get(model)
+        if found is None:
+            found = self._look_up(model)
+            if len(self._known) < _REMEMBERED_MODELS:
+                self._known[model] = found
+        return found
 
     def _look_up(self, model: str) -> ModelTraits:
         if self._sources.client is not None:
@@ -210,12 +159,12 @@ class _Traits:
         return models.traits(model, self._sources.base_url)
 
 
-async def _known_batch(name: str, sources: Sources) -> BatchRow | None:
-    """The batch as the database has it, if it holds documents of the same kind."""
-    if sources.store is None:
-        return None
-    rows = await sources.store.batches([name])
-    return next((row for row in rows if row.simulated is sources.simulated), None)
+async def _known_batch(name: str, sources: Sources) -> tuple[BatchRow | None, bool]:
+    """The batch as the database has it, if it holds documents of the same kind; and whether it
+    holds such of the other."""
+    rows = [] if sources.store is None else await sources.store.batches([name])
+    same = next((row for row in rows if row.simulated is sources.simulated), None)
+    return same, same is None and bool(rows)
 
 
 async def _survey(
@@ -293,7 +242,7 @@ def _seen(jobs: Iterable[FinishedJob], survey: Survey) -> list[Seen]:
 
 async def _of_model(
     model: str,
-    groups: Sequence[Group],
+    survey: Survey,
     *,
     batch: BatchSpec,
     traits: ModelTraits,
@@ -307,6 +256,9 @@ async def _of_model(
     if sources.store is not None:
         rows = await sources.store.learned_by_model(model, simulated=sources.simulated)
     price = sources.price_of(model, batch)
+    speed = sources.speed or _speed(rows)
+    groups = [group for kind, group in survey.groups.items() if kind.model == model]
+    shared = [survey.shared(group) for group in groups]
     warm, written = as_warm([seen for seen in here if seen.kind.model == model])
     forecasts = [
         forecast(
@@ -317,10 +269,21 @@ async def _of_model(
             here=warm,
             elsewhere=elsewhere,
             here_ground=here_ground,
+            shared=beginning,
+            speed=speed,
         )
-        for group in groups
+        for group, beginning in zip(groups, shared, strict=True)
     ]
-    once = sum((replace(amounts_of(usage, price), calls=0) for usage in written), Amounts())
+    # A beginning is written by one job for all groups.
+    beginnings = {
+        one.hash: found.shared_tokens
+        for one, found in zip(shared, forecasts, strict=True)
+        if one is not None
+    }
+    once = sum(
+        (written_once(tokens, price) for tokens in (*written, *beginnings.values()) if tokens),
+        Amounts(),
+    )
     span = together([one.span for one in forecasts])
     grounds: Counter[Ground] = Counter()
     for one in forecasts:
@@ -331,7 +294,7 @@ async def _of_model(
         span=Span(span.low + once, span.expected + once, span.high + once),
         grounds=grounds,
         longest=max((one.longest for one in forecasts), key=lambda one: one.output_tokens),
-        speed=sources.speed or _speed(rows),
+        speed=speed,
     )
 
 
@@ -358,38 +321,6 @@ def _speed(rows: Sequence[LearnedCalls]) -> Speed:
     if not seconds or tokens < _ENOUGH_WRITTEN_TOKENS:
         return Speed()
     return Speed(tokens / seconds, 0.0, measured=True)
-
-
-def together(spans: Sequence[Span]) -> Span:
-    """The sum of spans: what chance makes of samples partly evens out, what is assumed does not."""
-    expected = sum((span.expected for span in spans), Amounts())
-    low = _bound(expected, [(span.expected, span.low, span.by_chance) for span in spans], -1)
-    high = _bound(expected, [(span.expected, span.high, span.by_chance) for span in spans], 1)
-    return Span(low, expected, high, by_chance=all(span.by_chance for span in spans))
-
-
-def _bound(
-    expected: Amounts, bounds: Sequence[tuple[Amounts, Amounts, bool]], sign: int
-) -> Amounts:
-    def off(get: Callable[[Amounts], float | None]) -> float:
-        steady = squares = 0.0
-        for middle, bound, by_chance in bounds:
-            distance = abs((get(bound) or 0.0) - (get(middle) or 0.0))
-            if by_chance:
-                squares += distance**2
-            else:
-                steady += distance
-        return sign * (steady + math.sqrt(squares))
-
-    cost = expected.cost_nano_usd
-    return Amounts(
-        expected.calls + off(lambda one: one.calls),
-        expected.input_tokens + off(lambda one: one.input_tokens),
-        expected.cache_write_tokens + off(lambda one: one.cache_write_tokens),
-        expected.cache_read_tokens + off(lambda one: one.cache_read_tokens),
-        expected.output_tokens + off(lambda one: one.output_tokens),
-        None if cost is None else cost + off(lambda one: one.cost_nano_usd),
-    )
 
 
 def _times(

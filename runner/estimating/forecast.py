@@ -10,9 +10,11 @@ from statistics import fmean, stdev
 from typing import Final
 
 from runner.estimating.amounts import Amounts, amounts_of
-from runner.estimating.arithmetic import Shape, planned_calls
+from runner.estimating.arithmetic import PlannedCall, Shape, planned_calls
+from runner.estimating.cached import usages
+from runner.estimating.clock import Speed
 from runner.estimating.evidence import Ground
-from runner.estimating.survey import Group, Kind
+from runner.estimating.survey import Group, Kind, Shared
 from runner.estimating.tokenizer import Tokenizer
 from runner.jobs.call import Usage
 from runner.jobs.price import Price
@@ -26,6 +28,7 @@ _LEAST_LEFT: Final = 0.1
 # at 95 %.
 _STUDENT: Final = {2: 12.7, 3: 4.3, 4: 3.2, 5: 2.8, 6: 2.6, 7: 2.4, 8: 2.4, 9: 2.3}
 _DOUBT_OF_ONE: Final = 0.5
+_AROUND: Final = (0.9, 1.0, 1.1)  # authors keep to a length about so well
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class GroupForecast:
 
     Args:
         longest: the longest of their documents, as expected.
+        shared_tokens: of a beginning that somebody has to write to the prompt cache first.
     """
 
     kind: Kind
@@ -69,6 +73,7 @@ class GroupForecast:
     ground: Ground
     span: Span
     longest: Amounts
+    shared_tokens: int = 0
 
 
 def forecast(
@@ -80,10 +85,13 @@ def forecast(
     here: Sequence[Seen],
     elsewhere: Sequence[Seen],
     here_ground: Ground,
+    shared: Shared | None,
+    speed: Speed,
 ) -> GroupForecast:
     """What a group's jobs come to.
 
     Args:
+        shared: the beginning of the prompt that they share.
         traits, tokenizer, price: of its model.
         here: documents of this batch that were seen.
         elsewhere: finished documents of the same model.
@@ -97,8 +105,11 @@ def forecast(
     if len(similar) < ENOUGH_SIMILAR:
         similar, ground = _like(group.kind, elsewhere), Ground.SIMILAR
     if len(similar) < ENOUGH_SIMILAR:
-        return _by_plan(group, traits, tokenizer, price, (1.0, 1.0, 1.0), group.kind.ground)
-    return _by_plan(group, traits, tokenizer, price, _ratios(similar, tokenizer), ground)
+        ratios, ground = (1.0, 1.0, 1.0), group.kind.ground
+    else:
+        ratios = _ratios(similar, tokenizer)
+    plan = _Plan(group, traits, tokenizer, price, shared, speed)
+    return plan.forecast(ratios, ground)
 
 
 def _by_sight(
@@ -117,16 +128,16 @@ def _by_sight(
     return GroupForecast(group.kind, group.jobs, ground, span, longest)
 
 
-def as_warm(seen: Sequence[Seen]) -> tuple[list[Seen], list[Usage]]:
-    """Documents of one model as if the prompt cache had been warm for each, and what is written to
-    it to make it so.
+def as_warm(seen: Sequence[Seen]) -> tuple[list[Seen], list[int]]:
+    """Documents of one model as if the prompt cache had been warm for each, and the tokens of each
+    beginning that is written to it to make it so.
 
     The first of many jobs with a common beginning writes it to the cache for all the others: once
     for the batch, and not once for each document that happened to be seen.
     """
     reads = sorted({one.calls[0].cache_read_input_tokens for one in seen if one.calls} - {0})
     warm: list[Seen] = []
-    written: dict[int, Usage] = {}
+    written: set[int] = set()
     for one in seen:
         first = one.calls[0]
         fitting = [read for read in reads if read <= first.cache_creation_input_tokens]
@@ -137,61 +148,100 @@ def as_warm(seen: Sequence[Seen]) -> tuple[list[Seen], list[Usage]]:
         rest = first.cache_creation_input_tokens - shared
         as_read = replace(first, cache_creation_input_tokens=rest, cache_read_input_tokens=shared)
         warm.append(replace(one, calls=(as_read, *one.calls[1:])))
-        written[shared] = Usage(cache_creation_input_tokens=shared)
-    return warm, list(written.values())
+        written.add(shared)
+    return warm, sorted(written)
 
 
-def _by_plan(
-    group: Group,
-    traits: ModelTraits,
-    tokenizer: Tokenizer,
-    price: Price | None,
-    ratios: tuple[float, float, float],
-    ground: Ground,
-) -> GroupForecast:
-    """By the arithmetic of the continuation loop.
-
-    Args:
-        ratios: least, expected and most that documents came to, by what was expected of them.
-    """
-    kind = group.kind
-    shape = Shape(
-        prompt_tokens=max(1, round(group.characters / group.jobs * tokenizer.prompt_per_character)),
-        max_tokens=kind.max_tokens,
-        strategy=kind.strategy,
-        max_calls=kind.max_calls,
-        max_output_tokens=kind.max_output_tokens,
-        context_window=traits.context_window,
-        tokens_per_character=tokenizer.per_character,
-        thinking_tokens=kind.thinking_tokens,
-        whole=kind.structured,
-    )
-    known = ratios != (1.0, 1.0, 1.0)
-    lengths = (
-        (group.expected, group.expected, group.expected)
-        if known
-        else (group.least, group.expected, group.most)
-    )
-    low, expected, high = (
-        _of_document(shape, tokenizer.tokens(length / group.jobs, kind.unit) * ratio, price)
-        for length, ratio in zip(lengths, ratios, strict=True)
-    )
-    left = _left(group, expected.output_tokens)
-    return GroupForecast(
-        kind,
-        group.jobs,
-        ground,
-        Span(low * left, expected * left, high * left, by_chance=known),
-        expected,
-    )
+def written_once(tokens: int, price: Price | None) -> Amounts:
+    """What it costs more to write so many tokens to the prompt cache than to read them there."""
+    write = amounts_of(Usage(cache_creation_input_tokens=tokens), price)
+    return replace(write + amounts_of(Usage(cache_read_input_tokens=tokens), price) * -1, calls=0)
 
 
-def _of_document(shape: Shape, tokens: float, price: Price | None) -> Amounts:
-    total = Amounts()
-    for call in planned_calls(shape, tokens):
-        usage = Usage(input_tokens=call.input_tokens, output_tokens=call.output_tokens)
-        total += amounts_of(usage, price)
-    return total
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A group by the arithmetic of the continuation loop."""
+
+    group: Group
+    traits: ModelTraits
+    tokenizer: Tokenizer
+    price: Price | None
+    shared: Shared | None
+    speed: Speed
+
+    def forecast(self, ratios: tuple[float, float, float], ground: Ground) -> GroupForecast:
+        """What the group comes to.
+
+        Args:
+            ratios: least, expected and most that documents came to, by what was expected of them.
+        """
+        group = self.group
+        known = ratios != (1.0, 1.0, 1.0)
+        sums = (group.least, group.expected, group.most)
+        if known:
+            sums = (group.expected, group.expected, group.expected)
+        lengths = [
+            self.tokenizer.tokens(total / group.jobs, group.kind.unit) * ratio
+            for total, ratio in zip(sums, ratios, strict=True)
+        ]
+        sure = group.kind.ground is Ground.UNTIL
+        low = self._document(lengths[0], chained=True)
+        expected = self._about(lengths[1], chained=sure)
+        high = self._document(lengths[2], chained=sure)
+        left = _left(group, expected.output_tokens)
+        span = Span(low * left, expected * left, high * left, by_chance=known)
+        return GroupForecast(group.kind, group.jobs, ground, span, expected, self._shared_tokens)
+
+    def _about(self, tokens: float, *, chained: bool) -> Amounts:
+        """A document of about so many tokens: some take a call more than the mean, some one less."""
+        each = [self._document(tokens * factor, chained=chained) for factor in _AROUND]
+        return sum(each, Amounts()) * (1 / len(each))
+
+    def _document(self, tokens: float, *, chained: bool) -> Amounts:
+        """One document of so many tokens; the beginning it shares is in the cache already."""
+        calls = list(planned_calls(self._shape(), tokens))
+        part = 0.0 if self.shared is None else self.shared.jobs / self.group.jobs
+        shares = self._billed(calls, min(self._shared_tokens, calls[0].prompt_tokens), chained)
+        return shares * part + self._billed(calls, 0, chained) * (1 - part)
+
+    def _billed(self, calls: Sequence[PlannedCall], shared_tokens: int, chained: bool) -> Amounts:
+        total, bound = Amounts(), self.group.kind.max_cost_nano_usd
+        for usage in usages(
+            calls,
+            shared_tokens=shared_tokens,
+            minimum_tokens=self.traits.cache_minimum_tokens if self.group.kind.cached else None,
+            chained=chained,
+            call_s=calls[0].output_tokens / self.speed.tokens_per_second,
+        ):
+            more = total + amounts_of(usage, self.price)
+            if bound is not None and (more.cost_nano_usd or 0) > bound:
+                break  # the job's own budget has no room for it
+            total = more
+        return total
+
+    @property
+    def _shared_tokens(self) -> int:
+        """Of the beginning that jobs share, if it is long enough to be cached."""
+        minimum = self.traits.cache_minimum_tokens
+        if self.shared is None or minimum is None:
+            return 0
+        tokens = round(self.shared.characters * self.tokenizer.prompt_per_character)
+        return tokens if tokens >= minimum else 0
+
+    def _shape(self) -> Shape:
+        group, kind = self.group, self.group.kind
+        prompt = group.characters / group.jobs * self.tokenizer.prompt_per_character
+        return Shape(
+            prompt_tokens=max(1, round(prompt)),
+            max_tokens=kind.max_tokens,
+            strategy=kind.strategy,
+            max_calls=kind.max_calls,
+            max_output_tokens=kind.max_output_tokens,
+            context_window=self.traits.context_window,
+            tokens_per_character=self.tokenizer.per_character,
+            thinking_tokens=kind.thinking_tokens,
+            whole=kind.structured,
+        )
 
 
 def _left(group: Group, document_tokens: float) -> float:

@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 from runner.continuation.loop import choose, is_structured
 from runner.estimating.evidence import Ground, Length, length_of, prompt_characters
 from runner.estimating.lengths import Unit
+from runner.jobs.beginnings import beginnings
 from runner.jobs.call import Strategy
-from runner.jobs.spec import JobSpec
+from runner.jobs.spec import Caching, JobSpec
 from runner.jobs.traits import ModelTraits
 
 # A file may make every job unlike every other: beyond so many groups, jobs are put together by
@@ -23,6 +24,7 @@ MAX_GROUPS: Final = 200
 _REMEMBERED_KINDS: Final = 10_000
 MAX_MODELS: Final = 50
 OTHER_MODELS: Final = "other models"
+KEPT_BEGINNINGS: Final = 64  # of prompts, for each group
 KEPT_PLACES: Final = 64  # places of jobs kept for each group
 # Half an octave: prompts of a group differ by no more than that.
 _STEPS_AN_OCTAVE: Final = 2
@@ -37,8 +39,10 @@ class Kind(NamedTuple):
     strategy: Strategy
     max_calls: int
     max_output_tokens: int | None
+    max_cost_nano_usd: int | None
     thinking_tokens: int
     structured: bool
+    cached: bool
     ground: Ground
     unit: Unit
     length: int  # steps
@@ -54,6 +58,8 @@ class Group:
         least, expected, most: sums of their documents' lengths, in the kind's unit.
         places: where some of them, drawn evenly, stand in the file, from 0.
         begun: of the jobs, those that have called already; `paid_output_tokens` is what they paid.
+        beginnings: by its hash, how many of them have a beginning of the prompt, and how long it
+            is in characters.
     """
 
     kind: Kind
@@ -65,6 +71,15 @@ class Group:
     begun: int = 0
     paid_output_tokens: int = 0
     places: list[int] = field(default_factory=list)
+    beginnings: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+
+
+class Shared(NamedTuple):
+    """A beginning of the prompt that jobs share."""
+
+    hash: bytes
+    jobs: int  # of the group
+    characters: int
 
 
 class Known(NamedTuple):
@@ -91,6 +106,7 @@ class Survey:
         self._random = Random(0)  # noqa: S311  the same file gives the same estimate
         self._models: set[str] = set()
         self._nearest: dict[Kind, Group] = {}
+        self._alike: dict[tuple[str, Unit], list[Group]] = {}
         self.groups: dict[Kind, Group] = {}
         self.seen = 0
         self.done: Counter[str] = Counter()  # final jobs by model
@@ -115,10 +131,28 @@ class Survey:
         if known is not None and known.output_tokens:
             group.begun += 1
             group.paid_output_tokens += known.output_tokens
+        if group.kind.cached:
+            self._take_beginnings(spec, group)
         if len(group.places) < KEPT_PLACES:
             group.places.append(place)
         elif (at := self._random.randrange(group.jobs)) < KEPT_PLACES:
             group.places[at] = place
+
+    def _take_beginnings(self, spec: JobSpec, group: Group) -> None:
+        for one in beginnings(spec):
+            jobs, characters = group.beginnings.get(one.hash, (0, one.characters))
+            if jobs or len(group.beginnings) < KEPT_BEGINNINGS:
+                group.beginnings[one.hash] = (jobs + 1, characters)
+
+    def shared(self, group: Group) -> Shared | None:
+        """The beginning that saves most of what the group's jobs read; None where they share none
+        with one another or with other jobs."""
+        best: Shared | None = None
+        for digest, (jobs, characters) in group.beginnings.items():
+            among = sum(one.beginnings.get(digest, (0, 0))[0] for one in self.groups.values())
+            if among > 1 and (best is None or jobs * characters > best.jobs * best.characters):
+                best = Shared(digest, jobs, characters)
+        return best
 
     def kind_of(self, spec: JobSpec) -> Kind:
         """The kind that a job would be counted under."""
@@ -126,20 +160,23 @@ class Survey:
 
     def _group(self, spec: JobSpec, length: Length, characters: int) -> Group:
         kind = self._kind(spec, length, characters)
-        if kind in self.groups or len(self.groups) < MAX_GROUPS:
-            return self.groups.setdefault(kind, Group(kind))
+        if (known := self.groups.get(kind)) is not None:
+            return known
+        if len(self.groups) < MAX_GROUPS:
+            return self._new_group(kind)
         if kind not in self._nearest:
             if len(self._nearest) >= _REMEMBERED_KINDS:
                 self._nearest.clear()
-            alike = (
-                group
-                for one, group in self.groups.items()
-                if (one.model, one.unit) == (kind.model, kind.unit)
-            )
+            alike = self._alike.get((kind.model, kind.unit), ())
             nearest = min(alike, key=lambda group: _distance(group.kind, kind), default=None)
             # A model and unit that none of the groups has: there are few of those.
-            self._nearest[kind] = nearest or self.groups.setdefault(kind, Group(kind))
+            self._nearest[kind] = nearest or self._new_group(kind)
         return self._nearest[kind]
+
+    def _new_group(self, kind: Kind) -> Group:
+        group = self.groups[kind] = Group(kind)
+        self._alike.setdefault((kind.model, kind.unit), []).append(group)
+        return group
 
     def _kind(self, spec: JobSpec, length: Length, characters: int) -> Kind:
         traits = self._traits(spec.model)
@@ -150,8 +187,10 @@ class Survey:
             strategy=choose(spec, traits),
             max_calls=bounds.max_calls,
             max_output_tokens=bounds.max_output_tokens,
+            max_cost_nano_usd=bounds.max_cost_nano_usd,
             thinking_tokens=_thinking_tokens(spec),
             structured=is_structured(spec),
+            cached=spec.caching is Caching.AUTO and traits.cache_minimum_tokens is not None,
             ground=length.ground,
             unit=length.unit,
             length=_steps(length.expected),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from runner.errors import UsageError
@@ -56,6 +57,10 @@ class JobFile:
                     yield spec
         except Unreadable as error:
             raise problems.refuse(error.problem) from None
+
+    def first(self, limit: int | None) -> Iterator[JobSpec]:
+        """The first so many jobs, in the order of the file; None means all."""
+        return islice(self.jobs(), limit)
 
 
 def read_job_file(path: Path, *, batch: str | None = None) -> JobFile:
