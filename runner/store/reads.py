@@ -177,6 +177,16 @@ class Reader:
             for row in rows
         ]
 
+    async def models(self, batch_key: int) -> list[str]:
+        statement = (
+            select(job_count.c.model)
+            .distinct()
+            .where(job_count.c.batch_key == batch_key, job_count.c.jobs > 0)
+            .where(job_count.c.state.in_(sorted(UNFINISHED)))
+            .order_by(job_count.c.model)
+        )
+        return [row.model for row in await self.rows(statement)]
+
     async def workers(self) -> Sequence[Row[Any]]:
         return await self.rows(select(worker).order_by(worker.c.started_ms, worker.c.id))
 
