@@ -83,6 +83,12 @@ async def serve(load: Load, burst_s: float, report: Path) -> None:
         return let_in.setdefault(int(time.monotonic() * 10), [0, 0, 0])
 
     class Counting(RateLimits):
+        def __init__(self, *options: Any) -> None:
+            super().__init__(*options)
+            # As in the midst of a night: what a minute's bucket holds at first is used up.
+            for bucket in self._buckets.values():
+                bucket.level = min(bucket.level, bucket.limit / 60)
+
         def admit(self, input_tokens: int, now_s: float) -> None:
             asked.append(time.monotonic())
             try:
@@ -138,7 +144,7 @@ async def work(database: str, base_url: str) -> None:
 
 
 class PlainBuckets:
-    """A minute's worth of each limit, filled evenly; output by what calls come to on average."""
+    """Each holds up to a minute's worth, filled evenly; output by what calls come to on average."""
 
     def __init__(self, load: Load) -> None:
         needs = {
@@ -147,7 +153,7 @@ class PlainBuckets:
             "output": sum(load.output_tokens) / 2,
         }
         self._needs = needs
-        self._levels = {kind: float(limit) for kind, limit in LIMITS.items()}
+        self._levels = {kind: limit / 60 for kind, limit in LIMITS.items()}
         self._at = time.monotonic()
         self._lock = asyncio.Lock()
 

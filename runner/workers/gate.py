@@ -89,10 +89,17 @@ class Gate:
     def waiting(self) -> int:
         return len(self._begun) + len(self._new)
 
-    def soon(self, seconds: float) -> int:
-        """How many more calls may start within so many seconds, about."""
-        soon = self.limit.soon(self._input_mean, self._output_mean, seconds, self.now_s())
-        return math.ceil(min(soon, 1e6))
+    def soon(self, seconds: float, cap: Cap | None) -> int:
+        """How many more calls may start within so many seconds, about.
+
+        Args:
+            cap: of their batch.
+        """
+        amounts = (self._input_mean, self._output_mean, seconds, self.now_s())
+        soon = min(self.limit.soon(*amounts), 1e6)
+        if cap is not None:
+            soon = min(soon, cap.rates.soon(*amounts))
+        return math.ceil(soon)
 
     def wait(self, waiter: Waiter) -> asyncio.Future[Flight | float]:
         """Let a call wait; the future gives its leave, or seconds for which none will be given."""

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0  # between two looks at the other processes and the batches' limits
 # Claimed jobs may stand ready for what can start within so long; others stay in the queue.
-AHEAD_S: Final = 0.5
+AHEAD_S: Final = 1.0
 NOT_SENT: Final = "not_sent"
 _ACCELERATION: Final = "ramp_limit_exceeded"
 # These are never a job's doing.
@@ -156,14 +156,15 @@ class Pacing:
             self._keys[model] = limit_key(self._credential, self._endpoint, name)
         return self._keys[model]
 
-    def room(self, model: str, running: int) -> int:
+    def room(self, batch_key: int, model: str, running: int) -> int:
         """How many more jobs may be claimed, so that their calls start soon.
 
         Args:
             running: jobs of this process whose calls fall under the same limit.
         """
         gate = self._gate(model)
-        return max(0, gate.soon(AHEAD_S) - (running - gate.limit.in_flight))
+        soon = gate.soon(AHEAD_S, self._caps.get(batch_key))
+        return max(0, soon - (running - gate.limit.in_flight))
 
     def wish(self, wished: Mapping[str, int]) -> None:
         """Say, by limit, how many jobs would run if the limits were all this process's own."""

@@ -153,6 +153,7 @@ class Process:
                 return
             self._next = None
             self.jobs -= 1
+            world.seen.too_early += world.now_s < world.cooled_until_s
             flight = self.limit.start(expected_in, expected_out, world.now_s)
             self.sent += 1
             delay_s = world.random.uniform(*setting.begin_s) + setting.trip_s / 2
@@ -183,8 +184,6 @@ class Call:
 
     def arrive(self) -> None:
         world = self.world
-        if world.now_s < world.cooled_until_s:
-            world.seen.too_early += 1
         _add(world.seen.requests, world.now_s, 1)
         half_s = world.setting.trip_s / 2
         if world.down:

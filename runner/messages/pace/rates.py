@@ -12,6 +12,9 @@ from runner.messages.pace.streamed import Streamed, Written
 
 # Of a limit that is taken at the beginning of a request: what is left covers clocks that differ.
 USE = 0.98
+# More than all of it while the server has plenty left: so what a busy moment lost is made good.
+_USE_MORE = 0.04
+_PLENTY = 0.6  # the part of the server's bucket above which there is plenty
 BURST_S = 0.5  # less than the second's worth that the strictest server holds
 _EASE = 0.85  # after a refusal: who else uses this limit is unknown to us
 _RECOVER_PER_S = 0.01
@@ -72,6 +75,7 @@ class Rates:
         self._limits: dict[Kind, int] = {}
         self._taken: dict[Kind, Bucket] = {}
         self._streamed: dict[Kind, Streamed] = {}
+        self._more: dict[Kind, float] = {}
         self._share = 1.0
         self._ease = 1.0
         self._eased_s = now_s
@@ -200,11 +204,14 @@ class Rates:
             return
         if (streamed := self._streamed.get(kind)) is not None:
             streamed.told(limit, told.remaining, now_s)
-        elif (bucket := self._taken.get(kind)) is not None and told.remaining < _SCARCE * limit:
-            # Ours alone would not have used it up. (A large request may have: then the bucket
-            # is in debt already, and stays so.)
-            bucket.fill(now_s)
-            bucket.level = min(bucket.level, 0.0)
+        elif (bucket := self._taken.get(kind)) is not None:
+            left = told.remaining / limit
+            self._more[kind] = _USE_MORE * max(0.0, (left - _PLENTY) / (1 - _PLENTY))
+            bucket.set_rate(self._per_s(kind), now_s)
+            if left < _SCARCE:
+                # Ours alone would not have used it up. (A large request may have: then the
+                # bucket is in debt already, and stays so.)
+                bucket.level = min(bucket.level, 0.0)
 
     def _set(self, kind: Kind, limit: int | None, now_s: float) -> None:
         if not limit or limit == self._limits.get(kind):
@@ -218,7 +225,7 @@ class Rates:
             self._taken[kind] = Bucket(self._per_s(kind), BURST_S, now_s)
 
     def _per_s(self, kind: Kind) -> float:
-        use = USE if kind in (Kind.REQUESTS, Kind.INPUT) else 1.0
+        use = USE + self._more.get(kind, 0.0) if kind in (Kind.REQUESTS, Kind.INPUT) else 1.0
         return self._limits[kind] / 60 * self._share * self._ease * use
 
     def _rate(self, now_s: float) -> None:
