@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from runner.messages.headers import RateLimits
@@ -145,7 +146,7 @@ class Gate:
 
     def answered(self, flight: Flight, limits: RateLimits) -> None:
         """A call's answer begins."""
-        self.limit.answered(flight, limits, self.now_s())
+        self.limit.answered(flight, limits, self.now_s(), datetime.now(UTC))
         self.pump()
         self.room()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -27,10 +28,15 @@ BINDS = {
 
 
 @pytest.mark.parametrize("processes", [1, 4])
-@pytest.mark.parametrize("burst_s", [60.0, 1.0], ids=["minute", "second"])
+@pytest.mark.parametrize(
+    ("burst_s", "used_up"),
+    [(60.0, False), (60.0, True), (1.0, False)],
+    ids=["minute", "used-up minute", "second"],
+)
 @pytest.mark.parametrize("binds", BINDS)
-def test_the_limit_that_binds_is_used_and_not_met(binds, burst_s, processes):
-    world = World(replace(BINDS[binds], burst_s=burst_s, processes=processes))
+def test_the_limit_that_binds_is_used_and_not_met(binds, burst_s, used_up, processes):
+    setting = replace(BINDS[binds], burst_s=burst_s, used_up=used_up, processes=processes)
+    world = World(setting)
     world.run(50)
     seen = world.seen
     used = seen.per_minute(getattr(seen, binds), 10, 50) / getattr(TIER, binds)
@@ -99,7 +105,7 @@ def test_an_hour_without_answers_is_tried_at_growing_distances_and_then_over():
     # Those in the air when it began, then one at a time, about one a minute.
     assert 60 <= probes <= 120
     late = [s for s in world.seen.requests if s >= 1_000]
-    assert all(30 <= b - a <= MOST_S + 1 for a, b in zip(late, late[1:], strict=False))
+    assert all(30 <= b - a <= MOST_S + 1 for a, b in pairwise(late))
     world.down = False
     world.run(20 + 3_600 + 90)
     assert not process.limit.outage.on

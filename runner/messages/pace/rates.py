@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from runner.messages.headers import RateLimit, RateLimits
@@ -19,7 +20,8 @@ BURST_S = 0.5  # less than the second's worth that the strictest server holds
 _EASE = 0.85  # after a refusal: who else uses this limit is unknown to us
 _RECOVER_PER_S = 0.01
 _RECOVER_EVERY_S = 0.5
-_SCARCE = 0.1  # the share of a limit below which somebody else must be using it
+_HELD_MOST_S = 60.0
+_HELD_SEEN_BELOW = 0.9  # a fuller bucket does not show how much it holds
 
 
 class Kind(StrEnum):
@@ -76,6 +78,7 @@ class Rates:
         self._taken: dict[Kind, Bucket] = {}
         self._streamed: dict[Kind, Streamed] = {}
         self._more: dict[Kind, float] = {}
+        self._held_s: dict[Kind, float] = {}  # seconds' worth that the server's buckets hold
         self._share = 1.0
         self._ease = 1.0
         self._eased_s = now_s
@@ -180,8 +183,13 @@ class Rates:
             if (streamed := self._streamed.get(kind)) is not None:
                 streamed.cancel(written, now_s)
 
-    def told(self, limits: RateLimits, now_s: float) -> None:
-        """The server told its limits beside an answer, and what is left of them."""
+    def told(self, limits: RateLimits, now_s: float, at: datetime | None = None) -> None:
+        """The server told its limits beside an answer, and what is left of them.
+
+        Args:
+            at: the time of day, by which it says when they will be whole again; None leaves that
+                out of account.
+        """
         for kind, told in (
             (Kind.REQUESTS, limits.requests),
             (Kind.INPUT, limits.input_tokens),
@@ -189,7 +197,7 @@ class Rates:
             (Kind.TOKENS, limits.tokens),
         ):
             if told is not None:
-                self._told(kind, told, now_s)
+                self._told(kind, told, now_s, at)
 
     def refused(self, now_s: float) -> None:
         """The server refused a request for one of these limits: use less for a while."""
@@ -197,21 +205,25 @@ class Rates:
         self._ease = max(0.25, self._ease * _EASE)
         self._rate(now_s)
 
-    def _told(self, kind: Kind, told: RateLimit, now_s: float) -> None:
+    def _told(self, kind: Kind, told: RateLimit, now_s: float, at: datetime | None) -> None:
         self._set(kind, told.limit, now_s)
         limit = self._limits.get(kind)
         if told.remaining is None or limit is None:
             return
+        left = min(1.0, told.remaining / limit)
+        if at is not None and told.reset is not None and left < _HELD_SEEN_BELOW:
+            # The time is told in whole seconds.
+            whole_s = (told.reset - at).total_seconds() + 0.5
+            self._held_s[kind] = max(1.0, min(_HELD_MOST_S, whole_s / (1 - left)))
+        left_s = self._held_s.get(kind, 1.0) * left
         if (streamed := self._streamed.get(kind)) is not None:
-            streamed.told(limit, told.remaining, now_s)
+            streamed.told(limit, left, left_s, now_s)
         elif (bucket := self._taken.get(kind)) is not None:
-            left = told.remaining / limit
             self._more[kind] = _USE_MORE * max(0.0, (left - _PLENTY) / (1 - _PLENTY))
             bucket.set_rate(self._per_s(kind), now_s)
-            if left < _SCARCE:
-                # Ours alone would not have used it up. (A large request may have: then the
-                # bucket is in debt already, and stays so.)
-                bucket.level = min(bucket.level, 0.0)
+            # Ours alone would leave more than that. (After a large request it does not: then the
+            # bucket is in debt already, and stays so.)
+            bucket.level = min(bucket.level, max(0.0, left_s * bucket.per_s))
 
     def _set(self, kind: Kind, limit: int | None, now_s: float) -> None:
         if not limit or limit == self._limits.get(kind):
