@@ -168,6 +168,12 @@ class Gate:
             if lasted_s is not None:
                 self._go_on(lasted_s)
 
+    def answers(self) -> None:
+        """The server refused a request for its own sake: so it is there."""
+        lasted_s = self.limit.end_outage(self.now_s())
+        if lasted_s is not None:
+            self._go_on(lasted_s)
+
     def end(self, waiter: Waiter, output_tokens: int, *, exact: bool) -> None:
         """A call is over."""
         flight, now_s = waiter.flight, self.now_s()

@@ -79,7 +79,9 @@ async def test_a_stop_does_not_wait_for_leave(tmp_path):
         with anyio.fail_after(10):
             async with anyio.create_task_group() as work:
                 work.start_soon(worker.run)
-                await house.simulator.books.wait_for(lambda books: books.requests_by_status["200"] > 1)
+                await house.simulator.books.wait_for(
+                    lambda books: books.requests_by_status["200"] > 1
+                )
                 worker.stop()
         (batch,) = await house.store.batches()
         assert batch.count(State.AVAILABLE) >= 2
