@@ -15,7 +15,7 @@ import anyio
 
 from runner.errors import CoolingDown, StoreError
 from runner.jobs.call import Usage
-from runner.messages.backoff import RATE_LIMIT_CAP_S, RATE_LIMIT_LEAST_S
+from runner.messages import backoff
 from runner.messages.errors import CallError, ErrorKind
 from runner.messages.headers import RateLimits
 from runner.messages.pace import (
@@ -85,7 +85,9 @@ class Permit:
         """The call failed; said at once, before another takes its place."""
         if error.kind is ErrorKind.RATE_LIMIT and error.type != NOT_SENT:
             asked_s = error.retry_after_s
-            rest_s = RATE_LIMIT_LEAST_S if asked_s is None else min(asked_s, RATE_LIMIT_CAP_S)
+            rest_s = backoff.RATE_LIMIT_LEAST_S
+            if asked_s is not None:
+                rest_s = min(asked_s, backoff.RATE_LIMIT_CAP_S)
             self.gate.limit.cool_down(rest_s, self.gate.now_s())
         elif error.kind is not ErrorKind.RETRY and error.type != NOT_SENT:
             self.gate.answers()
@@ -240,7 +242,7 @@ class Pacing:
         first = gate.limit.limited(
             flight,
             error.rate_limits,
-            min(seconds, RATE_LIMIT_CAP_S * 1.1),
+            min(seconds, 1.1 * backoff.RATE_LIMIT_CAP_S),
             self._clock(),
             acceleration=error.type == _ACCELERATION,
         )
