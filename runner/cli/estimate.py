@@ -253,7 +253,7 @@ def _cell(nano_usd: float | None) -> str:
 def about_dollars(nano_usd: float) -> str:
     """An estimated amount, to the cent or to two figures: $1,234.56, $12.30, $0.046."""
     usd = nano_usd / _NANO
-    if usd >= 1 or not usd:
+    if usd >= 1 or usd == round(usd, 2):
         return f"${usd:,.2f}"
     places = max(2, 1 - math.floor(math.log10(abs(usd))))
     return f"${usd:.{places}f}"

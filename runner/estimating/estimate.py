@@ -13,7 +13,7 @@ import anyio.to_thread
 from runner.estimating import sampling
 from runner.estimating.amounts import Amounts
 from runner.estimating.clock import Binding, Limits, Load, Speed, time_of
-from runner.estimating.evidence import Ground, length_of
+from runner.estimating.evidence import Ground, length_of, prompt_characters
 from runner.estimating.forecast import Seen, Span, as_warm, forecast, written_once
 from runner.estimating.result import BatchEstimate, ModelEstimate, together
 from runner.estimating.sampling import Counts
@@ -30,6 +30,7 @@ from runner.store.records import BatchRow, FinishedJob, LearnedCalls
 COUNTED_JOBS: Final = 20
 REHEARSED_JOBS: Final = 60
 _PORTION: Final = 2_000  # jobs that are looked up in the database at once
+_PORTION_CHARACTERS: Final = 4_000_000
 _FINISHED_JOBS: Final = 200  # documents that are looked at
 _ASKED_MODELS: Final = 20  # models whose limits the API is asked for
 _REMEMBERED_MODELS: Final = 1_000
@@ -90,6 +91,7 @@ async def estimate(
         trial = await sources.rehearse(batch, [spec for _, spec in sample])
     here, elsewhere = await _finished(row, model_names, sources)
     rehearsed, finished = _seen(trial, survey), _seen(here, survey)
+    similar = _seen(elsewhere, survey)
     names = sorted({kind.model for kind in survey.groups})
     estimates = [
         await _of_model(
@@ -98,9 +100,11 @@ async def estimate(
             batch=batch,
             traits=traits(model),
             counts=counts,
-            here=[*rehearsed, *finished],
-            here_ground=Ground.REHEARSED if rehearsed else Ground.FINISHED,
-            elsewhere=_seen(elsewhere, survey),
+            sights={
+                Ground.REHEARSED: rehearsed,
+                Ground.FINISHED: finished,
+                Ground.SIMILAR: similar,
+            },
             sources=sources,
         )
         for model in names
@@ -175,7 +179,13 @@ async def _survey(
     stream = iter(await anyio.to_thread.run_sync(jobs))
 
     def next_portion() -> list[JobSpec]:
-        return list(islice(stream, _PORTION))
+        portion, characters = [], 0
+        for spec in islice(stream, _PORTION):
+            portion.append(spec)
+            characters += prompt_characters(spec)
+            if characters > _PORTION_CHARACTERS:
+                break
+        return portion
 
     def take(portion: list[JobSpec], known: Mapping[str, Known]) -> None:
         for spec in portion:
@@ -247,9 +257,7 @@ async def _of_model(
     batch: BatchSpec,
     traits: ModelTraits,
     counts: Counts,
-    here: Sequence[Seen],
-    here_ground: Ground,
-    elsewhere: Sequence[Seen],
+    sights: Mapping[Ground, Sequence[Seen]],
     sources: Sources,
 ) -> ModelEstimate:
     rows: Sequence[LearnedCalls] = ()
@@ -259,16 +267,19 @@ async def _of_model(
     speed = sources.speed or _speed(rows)
     groups = [group for kind, group in survey.groups.items() if kind.model == model]
     shared = [survey.shared(group) for group in groups]
-    warm, written = as_warm([seen for seen in here if seen.kind.model == model])
+    of_model = {
+        ground: as_warm([one for one in seen if one.kind.model == model])
+        for ground, seen in sights.items()
+    }
+    # What finished documents wrote to the prompt cache is paid.
+    written = of_model[Ground.REHEARSED][1]
     forecasts = [
         forecast(
             group,
             traits=traits,
             tokenizer=_tokenizer(model, group.kind, counts, rows),
             price=price,
-            here=warm,
-            elsewhere=elsewhere,
-            here_ground=here_ground,
+            sights={ground: warm for ground, (warm, _) in of_model.items()},
             shared=beginning,
             speed=speed,
         )
