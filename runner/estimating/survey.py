@@ -105,7 +105,7 @@ class Survey:
         self._traits = traits
         self._random = Random(0)  # noqa: S311  the same file gives the same estimate
         self._models: set[str] = set()
-        self._nearest: dict[Kind, Group] = {}
+        self._nearest: dict[tuple[object, ...], Group] = {}
         self._alike: dict[tuple[str, Unit], list[Group]] = {}
         self.groups: dict[Kind, Group] = {}
         self.seen = 0
@@ -164,14 +164,23 @@ class Survey:
             return known
         if len(self.groups) < MAX_GROUPS:
             return self._new_group(kind)
-        if kind not in self._nearest:
+        # What makes no difference to speak of makes no other group now.
+        rough = (
+            kind.model,
+            kind.unit,
+            kind.strategy,
+            kind.length,
+            kind.prompt,
+            _steps(kind.max_tokens),
+        )
+        if rough not in self._nearest:
             if len(self._nearest) >= _REMEMBERED_KINDS:
                 self._nearest.clear()
             alike = self._alike.get((kind.model, kind.unit), ())
             nearest = min(alike, key=lambda group: _distance(group.kind, kind), default=None)
             # A model and unit that none of the groups has: there are few of those.
-            self._nearest[kind] = nearest or self._new_group(kind)
-        return self._nearest[kind]
+            self._nearest[rough] = nearest or self._new_group(kind)
+        return self._nearest[rough]
 
     def _new_group(self, kind: Kind) -> Group:
         group = self.groups[kind] = Group(kind)

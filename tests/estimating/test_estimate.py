@@ -123,7 +123,7 @@ async def test_a_file_of_many_jobs_is_never_held() -> None:
 
     def jobs() -> Iterator[JobSpec]:
         nonlocal read
-        for n in range(4_000):
+        for n in range(2_000):
             read += 1
             yield job(n, "x" * 10_000 + f" {n} In 100 words.")
 
@@ -132,9 +132,9 @@ async def test_a_file_of_many_jobs_is_never_held() -> None:
     found = await estimate(BatchSpec("b"), jobs, {MODEL}, sources)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found.documents == 4_000
-    assert read <= 8_000
-    assert peak < 30_000_000  # two portions of jobs, where all of them would be 40 MB
+    assert found.documents == 2_000
+    assert read <= 4_000
+    assert peak < 15_000_000  # two portions of jobs, where all of them would be 20 MB
 
 
 def seen(*calls: Usage) -> Seen:
