@@ -47,8 +47,8 @@ CONCURRENCY = 16
 HOUR_S = 3600
 COLUMNS = 120  # of the terminal in the pictures
 # How much of the night's cost the job file's budget is good for, and the raised one.
-COST_A_JOB_USD = 0.0028
-BUDGET_SHARE, RAISED_SHARE = 0.55, 3.0
+COST_A_JOB_USD = 0.0045
+BUDGET_SHARE, RAISED_SHARE = 0.6, 1.5
 MODELS = ("claude-haiku-4-5", "claude-haiku-5-5", "claude-sonnet-5-5")
 TOPICS = ("otters", "bridges", "old maps", "bread", "the night sky", "snow", "clocks", "rivers")
 STYLE = "Write plainly. Say what is known, and how. Leave no sentence that says nothing. " * 60
@@ -66,9 +66,9 @@ class Night:
 
     jobs: int = 2000
     time_factor: float = 120.0
-    requests_per_minute: int = 20
-    output_tokens_per_minute: int = 8_000
-    input_tokens_per_minute: int = 60_000
+    requests_per_minute: int = 6
+    output_tokens_per_minute: int = 1_500
+    input_tokens_per_minute: int = 20_000
 
     @property
     def budget_usd(self) -> float:
@@ -97,7 +97,7 @@ class Server:
         }
         command = [sys.executable, "-m", "runner", "simulate"]
         command += [str(word) for pair in words.items() for word in pair]
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self._process.stdout is not None
@@ -132,6 +132,7 @@ class Owner:
     started_s: float = field(default_factory=time.monotonic)
     story: list[str] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    spent_usd: float | None = None  # when the budget ran out
 
     def tells(self, words: str) -> None:
         """Write down what happened, at what time of the night (it begins at ten in the evening)."""
@@ -142,7 +143,7 @@ class Owner:
 
     def types(self, *words: str) -> str:
         """A command, to its end; what it showed."""
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, "-m", "runner", *words],
             cwd=self.folder,
             env=self._environment(),
@@ -156,7 +157,7 @@ class Owner:
         """The one command of the night."""
         log = (self.folder / f"run-{len(self.processes)}.log").open("wb")
         with log:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 [sys.executable, "-m", "runner", "run", "night.yaml", "--wait"],
                 cwd=self.folder,
                 env=self._environment(),
@@ -284,7 +285,11 @@ def live_through(server: Server, owner: Owner) -> None:
     # The budget runs out when it does, between the others.
     while process.poll() is None:
         if paused(folder) == "budget":
-            owner.tells("the budget has run out; the process waits")
+            (batch,) = rows(folder, "SELECT cost_nano_usd FROM batch")
+            owner.spent_usd = batch["cost_nano_usd"] / 1e9
+            owner.tells(
+                f"${owner.spent_usd:.4f} are spent: the budget has run out; the process waits"
+            )
             owner.types("limits", BATCH, "--max-cost-usd", str(night.raised_usd))
             owner.tells(f"`runner limits night --max-cost-usd {night.raised_usd}`")
         if troubles and completed(folder) >= troubles[0][0] * night.jobs:
@@ -397,6 +402,8 @@ def morning(server: Server, owner: Owner) -> dict[str, Any]:
                 "finished calls that differ from their bills"
             ],
             "every price is known": not ledger["unpriced calls"],
+            "the budget ran out, and was kept until it was raised": owner.spent_usd is not None
+            and owner.spent_usd <= owner.night.budget_usd,
             "the booked cost is within the budget": batch["cost_nano_usd"] <= most_nano_usd,
             "the billed cost is within the budget": ledger["billed usd"] * 1e9 <= most_nano_usd,
         },
@@ -405,6 +412,9 @@ def morning(server: Server, owner: Owner) -> dict[str, Any]:
         "ledger": ledger,
         "requests": books["requests_by_status"],
         "requests before retry-after was over": books["impatient"],
+        "longest after the refusal, s": round(
+            max((entry["since_429_s"] for entry in books["impatient_log"]), default=0.0), 3
+        ),
         "begun again before anything was saved": books["restarts"],
         "tokens generated": books["tokens_generated"],
         "tokens generated twice": books["tokens_generated_twice"],
@@ -436,12 +446,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name, night_long(night, Path(name)) as (server, owner):
         live_through(server, owner)
         report = morning(server, owner)
-        for words in (("status",), ("cost",)):
+        print(json.dumps(report, indent=2))
+        for words in (("status",), ("cost", "--by", "model")):
             print(owner.types(*words), file=sys.stderr)
             if arguments.pictures is not None:
                 path = arguments.pictures / f"overnight-{words[0]}.svg"
                 path.write_text(picture(owner, *words))
-    print(json.dumps(report, indent=2))
     return 0 if all(report["checks"].values()) else 1
 
 

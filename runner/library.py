@@ -33,7 +33,12 @@ from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 
 # Pauses that a new run lifts by itself: its owner has had the chance to mend their cause.
-LIFTED_BY_RUN = (PauseCause.CREDENTIALS, PauseCause.SPEND_CAP, PauseCause.BREAKER)
+LIFTED_BY_RUN = (
+    PauseCause.CREDENTIALS,
+    PauseCause.SPEND_CAP,
+    PauseCause.BUDGET,
+    PauseCause.BREAKER,
+)
 
 FOLLOW_POLL_S = 0.1
 
@@ -186,10 +191,11 @@ async def run(
 async def lift_pauses(
     store: Store, batches: Collection[str] | None = None, *, simulated: bool = False
 ) -> list[int]:
-    """Resume batches of one kind that a refused key, a spend cap or the breaker paused, and give
-    all their keys.
+    """Resume batches that a refused key, a spend cap, their budget or the breaker paused, and give
+    the keys of all batches of that kind.
 
-    A user's own pause stays.
+    A user's own pause stays. Where a budget still has no room, the next call is refused before it
+    is made, and the batch pauses again.
     """
     rows = [row for row in await store.batches(batches) if row.simulated is simulated]
     for row in rows:

@@ -20,9 +20,10 @@ from runner.jobs.price import nano_usd
 from runner.jobs.values import MAX_USD
 
 if TYPE_CHECKING:
-    from runner.store.records import BatchRow, PaceRow
+    from runner.store.records import BatchRow, PaceMember, PaceRow
 
 _MAX_TOKENS = 10**15
+_PRESENT_MS = 5_000
 
 
 Check = Callable[[click.Context, click.Parameter, str | None], int | str | None]
@@ -214,7 +215,7 @@ def _print_paces(paces: Sequence[PaceRow], now_ms: int) -> None:
                 pace.input_tokens_per_minute,
                 pace.output_tokens_per_minute,
                 _cools(pace, now_ms),
-                _members(pace),
+                _members(pace, now_ms),
             )
             for pace in paces
         ],
@@ -254,10 +255,18 @@ def _cools(pace: PaceRow, now_ms: int) -> str:
     return duration(left_s) + (f": {pace.cause}" if pace.cause else "")
 
 
-def _members(pace: PaceRow) -> str:
+def _members(pace: PaceRow, now_ms: int) -> str:
     """Calls that are open, of those that each process would have open at once."""
-    told = (f"{one.in_flight} of {one.concurrency} ({one.worker_id[:8]})" for one in pace.members)
+    told = (
+        f"{one.in_flight} of {one.concurrency} ({one.worker_id[:8]})"
+        for one in _present(pace, now_ms)
+    )
     return ", ".join(told) or "-"
+
+
+def _present(pace: PaceRow, now_ms: int) -> list[PaceMember]:
+    """Those that told of themselves a short while ago: one that died says nothing more."""
+    return [one for one in pace.members if now_ms - one.seen_ms <= _PRESENT_MS]
 
 
 def _batch_json(row: BatchRow) -> dict[str, Any]:
@@ -297,6 +306,6 @@ def _pace_json(pace: PaceRow, now_ms: int) -> dict[str, Any]:
                 "concurrency": member.concurrency,
                 "in_flight": member.in_flight,
             }
-            for member in pace.members
+            for member in _present(pace, now_ms)
         ],
     }

@@ -44,8 +44,8 @@ def pause(batches: tuple[str, ...], database: str, reason: str) -> None:
 def resume(batches: tuple[str, ...], database: str) -> None:
     """Let paused batches go on.
 
-    Whatever paused them: you, a refused key, a spend cap, or the breaker. A run that waits for it goes on at
-    once; where none does, `runner run` or `runner work` does the work.
+    Whatever paused them: you, a refused key, a budget, a spend cap or the breaker. A run that waits
+    for it goes on at once; where none does, `runner run` or `runner work` does the work.
 
     \b
     Example:

@@ -16,6 +16,8 @@ def pause_line(row: BatchRow) -> str:
     mend = {
         PauseCause.USER: f"`runner resume {row.name}` lets it go on",
         PauseCause.CREDENTIALS: "mend the key, then `runner run` or `runner work` goes on",
+        PauseCause.BUDGET: "change that in the job file and give the same command again, or with "
+        f"`runner limits {row.name}`",
         PauseCause.SPEND_CAP: "raise the limit or wait for its end, then `runner run` or "
         "`runner work` goes on",
         PauseCause.BUDGET: f"`runner limits {row.name} --max-cost-usd X` (or --max-output-tokens) "

@@ -70,8 +70,8 @@ def run(
       runner run jobs.yaml --simulate --db trial.db
 
     Exit status: 0 if all documents of these batches are complete (with --limit: those of these
-    jobs), 1 if some are not, 2 for a wrong job file or where you said no, 3 if a spend cap stopped
-    it, 4 if the key was refused, 130 if it was interrupted.
+    jobs), 1 if some are not, 2 for a wrong job file or where you said no, 3 if a budget or a spend
+    cap stopped it, 4 if the key was refused, 130 if it was interrupted.
     """
     job_files = read_job_files(files, batch)
     if dry_run:

@@ -24,7 +24,7 @@ from runner.workers.progress import Progress
 from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 
-_STATUS = {PauseCause.SPEND_CAP: 3, PauseCause.CREDENTIALS: 4}
+_STATUS = {PauseCause.SPEND_CAP: 3, PauseCause.BUDGET: 3, PauseCause.CREDENTIALS: 4}
 SIMULATED_TOKENS_PER_SECOND = 1500.0
 _STOPPING = "stopping: saving what streams; press Ctrl-C again to stop at once"
 

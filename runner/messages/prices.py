@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.jobs.model_names import is_claude, plain_name
 from runner.jobs.price import Price, Rates, nano_usd
@@ -49,6 +49,31 @@ def price_of(
     if rates := own.get(model):
         return Price(rates)
     return _known(model, base_url, at.astimezone(UTC).date(), speed)
+
+
+def price_of_request(
+    model: str,
+    params: Mapping[str, Any],
+    *,
+    base_url: str,
+    at: datetime,
+    own: Mapping[str, Rates],
+) -> Price | None:
+    """What a request costs, its own fields considered; None where nobody knows.
+
+    A request that may be answered in one part of the world alone costs more on some models, and
+    the data does not tell how much. Source: Messages API documentation, data residency.
+
+    Args:
+        params: the request's further fields.
+        base_url, at, own: as of `price_of`.
+    """
+    speed, geo = params.get("speed"), params.get("inference_geo")
+    if geo not in (None, "global") and model not in own:
+        return None
+    return price_of(
+        model, base_url=base_url, at=at, own=own, speed=None if speed is None else str(speed)
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -31,6 +31,8 @@ _FIRST_STAKE: Final = 1 / 11  # of what that document's input came to, at most
 _LATER_STAKE: Final = 1 / 100  # of what the batch's input came to, where enough was learned
 _ENOUGH_SEEN: Final = 4
 _LIKELY: Final = 0.5
+# Where this part of the unfinished jobs has a beginning, the next ones to begin have it.
+_NEARLY_ALL: Final = 0.9
 # Waiting, queueing and the first token come on top of the time that a stream takes.
 _MARGIN: Final = 0.85
 _SLOW_TOKENS_PER_SECOND: Final = 20
@@ -52,8 +54,12 @@ class Chances:
 
     def further(self, number: int) -> float:
         """The chance that a call of this number is followed by another."""
-        assumed = (number - 1) / number if number >= FIRST_BET else 0.0
         at = min(number, NUMBERS)
+        assumed = 0.0
+        if number >= FIRST_BET:
+            # Where nothing was seen of this number, calls of all numbers tell something.
+            all_seen = sum(self.calls)
+            assumed = min((number - 1) / number, sum(self.cut) / all_seen if all_seen else 1.0)
         seen, cut = self.calls[at], self.cut[at]
         return (cut + _ASSUMED_WEIGHT * assumed) / (seen + _ASSUMED_WEIGHT)
 
@@ -132,12 +138,24 @@ class Thrift:
         self.purse = Purse()
         self._stream_s = 0.0
         self._streams = 0
+        self._gap_s = 0.0
+        self._gaps = 0
 
     def ended(self, number: int, *, cut: bool, stream_s: float, times: int = 1) -> None:
         """Calls ended: whether cut at `max_tokens`, and how long all of them took together."""
         self.chances.ended(number, cut=cut, times=times)
         self._stream_s += stream_s
         self._streams += times
+
+    def went_on(self, gap_s: float) -> None:
+        """A document's next call begins, so long after its last one began."""
+        self._gap_s += gap_s
+        self._gaps += 1
+
+    @property
+    def gap_s(self) -> float | None:
+        """Seconds between the beginnings of two calls of a document; None: nobody knows yet."""
+        return self._gap_s / self._gaps if self._gaps else None
 
     def call_s(self, max_tokens: int) -> float:
         """How long a call is expected to take."""
@@ -151,16 +169,18 @@ class Thrift:
         return next((t for t in Ttl if gap_s <= _MARGIN * t.seconds), None)
 
     def go_on(
-        self, look: Outlook, gap_s: float, boundaries: Sequence[float], warm_tokens: float
+        self, look: Outlook, gap_s: float | None, boundaries: Sequence[float], warm_tokens: float
     ) -> Bet | None:
         """The mark for the job's own next call; None: none pays.
 
         Args:
-            gap_s: seconds until the next call, as far as anything is known.
+            gap_s: seconds between the beginnings of the document's last two calls; None: it is
+                its first.
             boundaries: input tokens up to each place where a mark may stand, the best place first.
             warm_tokens: those of the beginning that is in the cache now, and will be read.
         """
-        ttl = self.ttl(gap_s)
+        gap_s = self.gap_s if gap_s is None else gap_s
+        ttl = None if gap_s is None else self.ttl(gap_s)
         if ttl is None:
             return None
         reads = max(float(look.at_least), self.chances.expected(look.number, look.most))
@@ -173,19 +193,50 @@ class Thrift:
                 return Bet(at, ttl, 0.0)
             stake = fresh * self.multiples.surcharge(ttl)
             gain = warm_tokens * self.multiples.saving()
-            if self.multiples.pays(ttl, reads) and self._may_stake(stake, gain, look):
+            if self.multiples.pays(ttl, reads) and self._may_stake(stake, gain, look, ttl):
                 return Bet(at, ttl, stake)
         return None
 
-    def _may_stake(self, stake: float, gain: float, look: Outlook) -> bool:
+    def share(
+        self, *, tokens: float, jobs: int, others: int, company: int, slots: int, call_s: float
+    ) -> Bet | None:
+        """The mark for a beginning that other jobs have and the cache does not hold; None: none
+        pays.
+
+        Args:
+            tokens: how long it is.
+            jobs: other jobs that have it and whose first call is not made yet.
+            others: unfinished jobs of the batch, with that beginning or not.
+            company: jobs that wait for it to be written.
+            slots: how many calls may be open at once.
+            call_s: how long a call is expected to take.
+        """
+        if tokens < self.minimum_tokens or jobs <= 0:
+            return None
+        part = min(1.0, jobs / max(1, others))
+        # Between two jobs of this beginning, as calls end and others begin.
+        ttl = self.ttl(max(call_s, self.gap_s or 0.0) / max(1.0, slots * part))
+        if ttl is not None and part >= _NEARLY_ALL and self.multiples.pays(ttl, jobs):
+            return Bet(0, ttl, 0.0)
+        ttl = ttl or Ttl.MINUTES
+        if self.multiples.pays(ttl, company):
+            return Bet(0, ttl, 0.0)
+        stake = tokens * self.multiples.surcharge(ttl)
+        covered = stake <= self.purse.saved - self.purse.staked
+        return Bet(0, ttl, stake) if covered and self.multiples.pays(ttl, jobs) else None
+
+    def _may_stake(self, stake: float, gain: float, look: Outlook, ttl: Ttl) -> bool:
         purse = self.purse
         means = purse.saved - purse.staked + gain
         if stake <= means:
             return True
-        if look.number >= FIRST_BET and means >= 0 and stake <= look.spent_tokens * _FIRST_STAKE:
+        chance = self.chances.further(look.number)
+        if chance < _LIKELY:
+            return False
+        first = look.number >= FIRST_BET and means >= 0
+        if first and stake <= look.spent_tokens * _FIRST_STAKE:
             return True
-        learned = (
-            self.chances.seen(look.number) >= _ENOUGH_SEEN
-            and self.chances.further(look.number) >= _LIKELY
-        )
+        # What is not covered is to come back with the very next call.
+        soon = self.multiples.pays(ttl, chance)
+        learned = soon and self.chances.seen(look.number) >= _ENOUGH_SEEN
         return learned and stake <= means + purse.spent * _LATER_STAKE

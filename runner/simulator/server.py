@@ -20,13 +20,14 @@ from runner.simulator.behaviours import BehaviourPlan, lead
 from runner.simulator.books import Bill, Books
 from runner.simulator.cache import PromptCache
 from runner.simulator.clock import Clock
-from runner.simulator.control import CHANGEABLE, changed
+from runner.simulator.control import changed
 from runner.simulator.documents import Document, Library
 from runner.simulator.faults import Fault, FaultKind, FaultPlan
 from runner.simulator.generate import answer
 from runner.simulator.limits import RateLimits
 from runner.simulator.models import MODELS, Model, find_model, is_local
 from runner.simulator.options import SimulatorOptions
+from runner.simulator.own_door import OwnDoor
 from runner.simulator.problems import ApiProblem, invalid
 from runner.simulator.request import Request
 from runner.simulator.stream import Call, Gate, Stream, StreamOver, hang_up
@@ -66,16 +67,16 @@ class Server:
                 web.post("/v1/messages/count_tokens", self._count_tokens),
                 web.get("/v1/models", self._list_models),
                 web.get("/v1/models/{id}", self._get_model),
-                web.get("/books", self._books),
-                web.get("/books/bills", self._bills),
-                web.post("/books/reset", self._reset_books),
-                web.post("/control", self._control),
+                *OwnDoor(self.books, self.change).routes(),
             ]
         )
         return app
 
-    def change(self, changes: Mapping[str, Any]) -> None:
+    def change(self, changes: Mapping[str, Any]) -> SimulatorOptions:
         """Go on with other options; a stream that is open keeps the speed it began with.
+
+        Returns:
+            All options that hold then.
 
         Raises:
             ValueError: one of them may not change, or cannot be that.
@@ -85,6 +86,7 @@ class Server:
         self._faults = FaultPlan(options.faults, options.fault_script)
         self._behaviours = BehaviourPlan(options.behaviours)
         self._admission.change(options, overloaded="overloaded_s" in changes)
+        return options
 
     @web.middleware
     async def _errors(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -325,30 +327,6 @@ class Server:
 
     def _info(self, model: Model) -> dict[str, Any]:
         return model.info() | {"max_input_tokens": self._window(model)}
-
-    async def _books(self, http: web.Request) -> web.StreamResponse:
-        detail = http.query.get("detail", "0") not in {"", "0", "false"}
-        return self._json(http, self.books.as_dict(detail=detail))
-
-    async def _bills(self, http: web.Request) -> web.StreamResponse:
-        first = http.query.get("from", "0")
-        if not first.isdecimal():
-            raise invalid("from: the number of the first bill is wanted, from 0")
-        return self._json(http, self.books.bills_from(int(first)))
-
-    async def _control(self, http: web.Request) -> web.StreamResponse:
-        # Its own content type, so that no page in a browser can send it unasked.
-        if http.content_type != "application/json":
-            raise invalid("the changes are wanted as application/json")
-        try:
-            self.change(parse_body(await http.read()))
-        except ValueError as error:
-            raise invalid(str(error)) from error
-        return self._json(http, {name: getattr(self._options, name) for name in CHANGEABLE})
-
-    async def _reset_books(self, http: web.Request) -> web.StreamResponse:
-        self.books.reset()
-        return self._json(http, self.books.as_dict())
 
     def _struck(self, fault: Fault) -> ApiProblem:
         self.books.struck(fault.kind)

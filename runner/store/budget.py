@@ -6,9 +6,9 @@ calls reserved. Every process asks by one conditional UPDATE of the batch's row,
 spend the same dollar.
 
 A call that has no room waits while others of its batch run: they may cost less than was set aside
-for them. The smallest that waits is remembered, so that no job is claimed again and again while
-not even that one fits. Where nothing runs any more and there is no room all the same, the batch
-pauses.
+for them. What it was short of is remembered, so that no more jobs are claimed than calls like it
+have room, and none is claimed again and again while not one has. Where nothing runs any more and
+there is no room all the same, the batch pauses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, case, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, update
 
 from runner.jobs.price import usd
 from runner.store.engine import storable
@@ -42,7 +42,7 @@ _OUTPUT: Final = bindparam("need_output", type_=batch.c.reserved_output_tokens.t
 _OF_BATCH: Final = batch.c.key == bindparam("of_batch")
 
 # NULL nano-dollars is a price that nobody knows: then there is no room in a budget of money.
-# Where even the smallest call that was refused has room beside this one, nobody is short any more.
+# Where some wait, those that come are taken to be like the smallest that is known.
 RESERVE: Final = (
     update(batch)
     .where(
@@ -53,18 +53,8 @@ RESERVE: Final = (
     .values(
         reserved_nano_usd=batch.c.reserved_nano_usd + func.coalesce(_NANO_USD, 0),
         reserved_output_tokens=batch.c.reserved_output_tokens + _OUTPUT,
-        short_of_nano_usd=case(
-            (
-                _COST + _NANO_USD + batch.c.short_of_nano_usd > batch.c.max_cost_nano_usd,
-                batch.c.short_of_nano_usd,
-            )
-        ),
-        short_of_output_tokens=case(
-            (
-                _TOKENS + _OUTPUT + batch.c.short_of_output_tokens > batch.c.max_output_tokens,
-                batch.c.short_of_output_tokens,
-            )
-        ),
+        short_of_nano_usd=func.min(batch.c.short_of_nano_usd, _NANO_USD),
+        short_of_output_tokens=func.min(batch.c.short_of_output_tokens, _OUTPUT),
     )
 )
 ASKED: Final[Select[Any]] = select(*COLUMNS, batch.c.pause_reason).where(_OF_BATCH)
@@ -84,19 +74,19 @@ PAUSE: Final = (
 
 
 def fitting(row: Row[Any]) -> int | None:
-    """How many calls of the size of the smallest that waits a batch has room for.
+    """How many calls like the smallest that is known a batch has room for.
 
-    None where none waits. Where nothing runs, one may try all the same: it goes on, or pauses the
-    batch.
+    None where none was ever refused. Where nothing runs, one may try all the same: it goes on, or
+    pauses the batch.
 
     Args:
         row: of `batch`.
     """
     shorts = (row.short_of_nano_usd, row.short_of_output_tokens)
-    most = [
-        max(0, left) // short if short else 0
+    most: list[int] = [
+        max(0, left) // short
         for left, short in zip(_left(row), shorts, strict=True)
-        if left is not None and short is not None
+        if left is not None and short
     ]
     if not most:
         return None

@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from typing import Final
 
 from runner.jobs.beginnings import Beginning, beginnings
 from runner.jobs.spec import JobSpec
 from runner.messages.caching import Ttl
-from runner.messages.thrift import Thrift
+from runner.messages.thrift import Bet
 from runner.store.prefixes import SharedPrefix
 from runner.store.store import Store
 
@@ -32,14 +31,11 @@ LEASE_MS: Final = 20_000
 POLL_S: Final = 0.25
 # An entry is not counted on in its last moments, nor for longer than our clock is sure of.
 _TRUST: Final = 0.9
-_ALL: Final = 0.9  # this part of the jobs that are left has the beginning: the next ones will
 SHARED_MARKS: Final = 2
 
 
-class _Why(Enum):
-    WARM = auto()
-    LEAD = auto()
-    COLD = auto()
+# Of so many tokens, so many other jobs, and so many that wait.
+Worth = Callable[[float, int, int], Bet | None]
 
 
 @dataclass(slots=True)
@@ -127,38 +123,32 @@ class Beginnings:
         found: Sequence[Beginning],
         *,
         first: bool,
-        thrift: Thrift,
         tokens: Callable[[Beginning], float],
-        call_s: float,
-        slots: int,
-        unfinished: int,
+        worth: Worth,
     ) -> list[Shared]:
         """What to mark of a request's beginnings, the longest first; waits for one that another
         call is just writing.
 
         Args:
             first: it is the job's first call.
-            call_s: how long a call is expected to take.
-            slots: how many calls of the batch may be open at once.
-            unfinished: jobs of the batch that are not final.
+            tokens: how long a beginning is, by estimate.
+            worth: whether a beginning of so many tokens, which so many other jobs have, and for
+                which so many wait, is to be written to the cache.
         """
         shared: list[Shared] = []
         for one in reversed(found):
             prefix = self._batches[batch_key].prefixes[one.hash]
-            size = tokens(one)
-            if size < thrift.minimum_tokens or prefix.useless:
+            if prefix.useless:
                 continue
             if shared:
                 # A longer one is read or written: whatever is within it costs nothing more.
                 warm = self._is_warm(prefix)
-                shared.append(Shared(one, size, warm, prefix.ttl, prefix, self))
+                shared.append(Shared(one, tokens(one), warm, prefix.ttl, prefix, self))
             else:
                 prefix.present += 1
                 prefix.wake()
                 try:
-                    made = await self._turn(
-                        prefix, one, size, thrift, call_s, slots, unfinished - 1, first=first
-                    )
+                    made = await self._turn(prefix, one, tokens(one), worth, first=first)
                 finally:
                     prefix.present -= 1
                 if made is not None:
@@ -174,16 +164,7 @@ class Beginnings:
             prefix.jobs = max(0, prefix.jobs - 1)
 
     async def _turn(
-        self,
-        prefix: _Prefix,
-        one: Beginning,
-        size: float,
-        thrift: Thrift,
-        call_s: float,
-        slots: int,
-        others: int,
-        *,
-        first: bool,
+        self, prefix: _Prefix, one: Beginning, size: float, worth: Worth, *, first: bool
     ) -> Shared | None:
         """How a request stands to its longest beginning: it reads it, goes ahead to write it, or
         (None) is sent without a mark there."""
@@ -196,45 +177,18 @@ class Beginnings:
             if prefix.leader is not None:
                 await _wait(prefix.changed, left_s)
                 continue
-            jobs = min(prefix.jobs - first, others)
-            ttl, stake = await self._worth(prefix, jobs, size, thrift, call_s, slots, others)
-            if prefix.leader is not None or self._is_warm(prefix):
-                continue  # while we looked for company
-            if ttl is None:
+            bet = worth(size, prefix.jobs - first, prefix.present - 1)
+            if prefix.present < 2 and (bet is None or bet.stake):
+                await _wait(prefix.changed, COMPANY_S)
+                if prefix.leader is not None or self._is_warm(prefix):
+                    continue
+                bet = worth(size, prefix.jobs - first, prefix.present - 1)
+            if bet is None:
                 return None
             if (until_ms := await self._lead(prefix)) is not None:
-                prefix.ttl = ttl
-                return Shared(one, size, False, ttl, prefix, self, until_ms, stake)
+                prefix.ttl = bet.ttl
+                return Shared(one, size, False, bet.ttl, prefix, self, until_ms, bet.stake)
         return None
-
-    async def _worth(
-        self,
-        prefix: _Prefix,
-        jobs: int,
-        size: float,
-        thrift: Thrift,
-        call_s: float,
-        slots: int,
-        others: int,
-    ) -> tuple[Ttl | None, float]:
-        """For how long to write a cold beginning (None: not at all), and what is staked on it."""
-        if jobs <= 0:
-            return None, 0.0
-        share = jobs / max(1, others)
-        # Between two jobs of this beginning, as calls end and others begin.
-        ttl = thrift.ttl(call_s / max(1.0, slots * share))
-        if ttl is not None and share >= _ALL and thrift.multiples.pays(ttl, jobs):
-            return ttl, 0.0
-        ttl = ttl or Ttl.MINUTES
-        if prefix.present < 2:
-            await _wait(prefix.changed, COMPANY_S)
-        if prefix.present > 1 and thrift.multiples.pays(ttl, prefix.present - 1):
-            return ttl, 0.0
-        if not thrift.multiples.pays(ttl, jobs):
-            return None, 0.0
-        stake = size * thrift.multiples.surcharge(ttl)
-        purse = thrift.purse
-        return (ttl, stake) if stake <= purse.saved - purse.staked else (None, 0.0)
 
     async def _lead(self, prefix: _Prefix) -> int | None:
         """Go ahead: until when others wait, at most. None: another process does."""

@@ -18,7 +18,7 @@ from runner.jobs import spec as jobs
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.price import Rates
 from runner.messages.caching import LOOK_BACK_BLOCKS, Multiples, Place, Ttl, mark
-from runner.messages.thrift import Thrift
+from runner.messages.thrift import Bet, Thrift
 from runner.store.records import BatchRow, Claim, SavedCall
 from runner.store.store import Store, wall_clock
 from runner.workers.beginnings import Beginnings, Shared
@@ -184,15 +184,22 @@ class Caching:
         found = await self._beginnings.of(claim.batch_key, loop.spec)
         shared: list[Shared] = []
         if found and not request.users:
+            others = self._batch(claim.batch_key).unfinished - 1
+            slots = self._slots(claim.batch_key)
+            call_s = lane.thrift.call_s(send.max_tokens)
+
+            def worth(tokens: float, jobs: int, company: int) -> Bet | None:
+                return lane.thrift.share(
+                    tokens=tokens,
+                    jobs=min(jobs, others),
+                    others=others,
+                    company=company,
+                    slots=slots,
+                    call_s=call_s,
+                )
+
             shared = await self._beginnings.prepare(
-                claim.batch_key,
-                found,
-                first=first,
-                thrift=lane.thrift,
-                tokens=request.tokens_before,
-                call_s=lane.thrift.call_s(send.max_tokens),
-                slots=self._slots(claim.batch_key),
-                unfinished=self._batch(claim.batch_key).unfinished,
+                claim.batch_key, found, first=first, tokens=request.tokens_before, worth=worth
             )
         marked = self._mark(lane, chain, request, shared)
         if first:

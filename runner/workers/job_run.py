@@ -15,7 +15,7 @@ import anyio
 from runner import faults
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, PastCall, Send, Step
-from runner.errors import ClaimLost, StoreError
+from runner.errors import BudgetReached, ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.jobs.states import State
 from runner.jobs.traits import ModelTraits, PrefillAnswer
@@ -79,10 +79,12 @@ class JobRun:
         self._place = workplace
         # Why its batch is paused: the call that runs goes on to its end, and no other is begun.
         self.paused: str | None = None
+        self.in_call = False  # a call was begun and not yet ended: its cost is set aside
         self._interrupted: Interruption | None = None
         self._scope: anyio.CancelScope | None = None
         self._trial: asyncio.Lock | None = None  # held while we find out about prefill
         self._progressed = False  # text was saved in this run
+        self._spent_nano_usd = 0  # on the document's calls, as far as they count
         self._savers: list[Saver] = []  # the open call's, or one that saved text
 
     @property
@@ -141,8 +143,12 @@ class JobRun:
         )
         place.caching.resumed(self.claim, loaded.calls)
         next_seq = loaded.next_seq
+        self._spent_nano_usd = sum(
+            call.cost_nano_usd or 0 for call in loaded.calls if call.number > loaded.counted_from
+        )
         step = loop.next_step()
         while isinstance(step, Send):
+            self.in_call = False
             if let_go := self._to_let_go():
                 await self._settle(let_go)
                 return False
@@ -160,7 +166,12 @@ class JobRun:
                     await self._settle(ready)
                     return False
                 calling = ready
-                call_key = await self._begin(calling, loop, step)
+                try:
+                    call_key = await self._begin(calling, loop, step)
+                except BudgetReached as reached:
+                    await self._out_of_budget(reached)
+                    return False
+                self.in_call = True
                 saver = self._saver(call_key, next_seq)
                 if not self.proven:
                     self._savers = [saver]
@@ -249,7 +260,9 @@ class JobRun:
                     return judgement.at_rest(leave.seconds)
                 permit = leave
                 price = place.money.price(claim, loop.spec)
-                start = place.money.start(claim, loop, send, need, marked, permit.limit_key, price)
+                start = place.money.start(
+                    claim, loop, send, need, marked, permit.limit_key, price, self._spent_nano_usd
+                )
                 if isinstance(start, Finished):
                     return judgement.of_end(start)
                 calling = Calling(need, marked, permit, start, price)
@@ -301,6 +314,13 @@ class JobRun:
         )
         return call_key
 
+    async def _out_of_budget(self, reached: BudgetReached) -> None:
+        """The batch's budget has no room for the next call: the job waits, at no cost."""
+        if reached.paused:
+            batch = self._place.batch_name(self.claim.batch_key)
+            self._place.progress.notice(f"{batch} is paused: {reached.reason}")
+        await self._settle(judgement.out_of_budget(reached))
+
     async def _stream(
         self, loop: ContinuationLoop, calling: Calling, saver: Saver
     ) -> tuple[CallError | None, CallOutcome]:
@@ -334,7 +354,11 @@ class JobRun:
                     self._take(loop.end(outcome), saver, loop.verdict, calling)
                     await saver.drain()
         outcome = replace(outcome, verdict=loop.verdict, rejected=loop.rejected)
-        return error, calling.ended(outcome, place.money)
+        outcome = calling.ended(outcome, place.money)
+        self._spent_nano_usd += outcome.charge.cost_nano_usd or 0
+        if words := place.money.beyond(self.claim, calling.start, outcome):
+            place.progress.notice(f"job {self.claim.job_id}: {words}")
+        return error, outcome
 
     def _explained(
         self, outcome: CallOutcome, error: CallError | None, loop: ContinuationLoop

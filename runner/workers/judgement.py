@@ -6,6 +6,7 @@ from math import ceil
 from random import Random
 
 from runner.continuation.steps import CannotContinue, Finished
+from runner.errors import BudgetReached
 from runner.jobs.states import Finish, State
 from runner.messages.backoff import delay_s
 from runner.messages.classify import clean
@@ -17,6 +18,9 @@ PAUSES = {
     ErrorKind.CREDENTIALS: PauseCause.CREDENTIALS,
     ErrorKind.SPEND_CAP: PauseCause.SPEND_CAP,
 }
+
+# A call that ends may leave room at any moment; who waits is not claimed before there is some.
+BUDGET_WAIT_MS = 250
 
 HANDED_BACK = Settlement(State.AVAILABLE)
 RESTARTED = Settlement(
@@ -39,6 +43,13 @@ def at_rest(seconds: float) -> Settlement:
 def paused(reason: str) -> Settlement:
     """What becomes of a job whose batch is paused: it waits, at no cost."""
     return Settlement(State.AVAILABLE, error=f"its batch is paused: {reason}")
+
+
+def out_of_budget(reached: BudgetReached) -> Settlement:
+    """What becomes of a job whose call has no room in its batch's budget: it waits, at no cost."""
+    if reached.paused:
+        return paused(reached.reason)
+    return Settlement(State.SCHEDULED, error=f"waits: {reached.reason}", delay_ms=BUDGET_WAIT_MS)
 
 
 def of_end(step: Finished | CannotContinue) -> Settlement:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, Send
 from runner.jobs.call import CallOutcome, Charge, Usage
-from runner.jobs.price import Price, Rates
-from runner.jobs.spec import JobSpec
-from runner.messages.prices import price_of
-from runner.store.records import CallStart, Claim, Reservation
+from runner.jobs.price import Price, Rates, usd
+from runner.jobs.spec import BatchLimits, Budget, JobSpec
+from runner.messages.prices import price_of_request
+from runner.store.records import CallStart, Claim
 from runner.workers.caching import Marked
 from runner.workers.needs import Need
+from runner.workers.reservation import own_budget_reached, reservation, worst_nano_usd
 
 
 class Money:
@@ -22,22 +23,21 @@ class Money:
 
     Args:
         base_url: of the endpoint they go to.
-        own_prices: `prices:` of a batch, by its key.
+        limits: of a batch, by its key: its own prices, and what it sets aside.
     """
 
-    def __init__(self, base_url: str, own_prices: Callable[[int], Mapping[str, Rates]]) -> None:
+    def __init__(self, base_url: str, limits: Callable[[int], BatchLimits]) -> None:
         self._base_url = base_url
-        self._own_prices = own_prices
+        self._limits = limits
 
     def price(self, claim: Claim, spec: JobSpec) -> Price | None:
         """What a call of the job costs today; None where nobody knows."""
-        speed = spec.params.get("speed")
-        return price_of(
+        return price_of_request(
             spec.model,
+            spec.params,
             base_url=self._base_url,
             at=datetime.now(UTC),
-            own=self._own_prices(claim.batch_key),
-            speed=None if speed is None else str(speed),
+            own=self._limits(claim.batch_key).prices,
         )
 
     def start(
@@ -49,10 +49,19 @@ class Money:
         marked: Marked,
         limit_key: str | None,
         price: Price | None,
+        spent_nano_usd: int,
     ) -> CallStart | Finished:
         """The call as it is to be written down; or the end of a document whose own budget has no
-        room for it."""
+        room for it.
+
+        Args:
+            spent_nano_usd: on the document's calls so far, as far as they count.
+        """
         plan = send.plan
+        worst = None if price is None else worst_nano_usd(loop, send, marked, price)
+        if worst is not None and (end := own_budget_reached(loop, worst, spent_nano_usd)):
+            return end
+        budget = self._limits(claim.batch_key).budget
         dropped = max(0, len(loop.document) - plan.resume_at)
         return CallStart(
             number=send.number,
@@ -61,7 +70,7 @@ class Money:
             max_tokens=send.max_tokens,
             model=loop.spec.model,
             rates=None if price is None else price.rates(need.input_tokens),
-            reservation=Reservation(output_tokens=send.max_tokens),
+            reservation=reservation(loop, send, need, marked, price, budget),
             input_tokens=need.input_tokens,
             prompt_tokens=need.prompt_tokens,
             dropped_output_tokens=round(dropped * need.tokens_per_character),
@@ -90,6 +99,18 @@ class Money:
             prompt_tokens=prompt_tokens,
             lost_output_tokens=lost_tokens(outcome, kept_characters),
             rates=rates,
+        )
+
+    def beyond(self, claim: Claim, start: CallStart, outcome: CallOutcome) -> str | None:
+        """What to tell of a call that cost more than the most it could; None: it did not."""
+        cost_nano_usd, most = outcome.charge.cost_nano_usd, start.reservation.nano_usd
+        if start.rates is None or cost_nano_usd is None or cost_nano_usd <= most:
+            return None
+        if self._limits(claim.batch_key).budget is Budget.EXPECTED:
+            return None  # what was set aside was no bound
+        return (
+            f"a call was billed ${usd(cost_nano_usd):,.4f}, more than the ${usd(most):,.4f} that "
+            "it could cost by its length and max_tokens; the books hold what was billed"
         )
 
 

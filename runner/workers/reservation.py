@@ -40,8 +40,8 @@ def reservation(
         price: None where it is not known: then no money is set aside.
         budget: the most it can cost, or what such calls are expected to cost.
     """
-    worst = 0 if price is None else worst_nano_usd(loop, send, marked, price)
     own = loop.spec.continuation.max_cost_nano_usd is not None
+    worst = 0 if price is None else worst_nano_usd(loop, send, marked, price)
     if budget is Budget.WORST:
         return Reservation(worst, send.max_tokens, needs_price=own)
     expected = 0 if price is None else expected_nano_usd(need, marked, price)

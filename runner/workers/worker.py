@@ -87,7 +87,7 @@ class Worker:
                 rates=lambda key, model: self._batches[key].limits.prices.get(model),
             ),
             pacing=self._pacing,
-            money=Money(client.base_url, lambda key: self._batches[key].limits.prices),
+            money=Money(client.base_url, lambda key: self._batches[key].limits),
             progress=self.progress,
             settings=settings,
             random=random or Random(),  # noqa: S311  jitter needs no secrecy
@@ -217,6 +217,16 @@ class Worker:
             return []
         self._batches |= {batch.key: batch for batch in await self._store.batches()}
         lanes: dict[int, list[Lane]] = {}
+        # What the budget has room for, where it had none for some: others would only be refused,
+        # and so would those be that were claimed and have not begun their calls yet.
+        beginning = Counter(
+            run.claim.batch_key for run in self._running.values() if not run.in_call
+        )
+        room = {
+            lane.batch_key: lane.most - beginning[lane.batch_key]
+            for lane in open_lanes
+            if lane.most is not None
+        }
         for lane in open_lanes:
             if self._batches[lane.batch_key].simulated is not self._simulated:
                 continue
@@ -229,6 +239,7 @@ class Worker:
         claims: list[Claim] = []
         for batch_key, batch_lanes in lanes.items():
             free = self._batches[batch_key].limits.concurrency - by_batch[batch_key]
+            free = min(free, room.get(batch_key, free))
             if self._settings.concurrency is not None:
                 ours = self._settings.concurrency - len(self._running) - len(claims)
                 free = min(free, ours)

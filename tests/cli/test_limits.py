@@ -124,11 +124,14 @@ def test_shared_rate_limits_and_those_who_use_them(runner: Invoke, tmp_path: Pat
         "INSERT INTO pace VALUES ('k', 'opus-4 at \x1b[2Jhost', 9000000000000, 'rate limit', 50, "
         "20000, NULL, 0)"
     )
-    sql("INSERT INTO pace_member VALUES ('k', 'w123456789', 12, 9, 0)")
+    sql("INSERT INTO worker VALUES ('dead', 'here', 1, 0, 0)")
+    sql("INSERT INTO pace_member VALUES ('k', 'w123456789', 12, 9, 9000000000000)")
+    sql("INSERT INTO pace_member VALUES ('k', 'dead', 7, 7, 1)")
     shown = runner("limits").stdout
     assert "\x1b" not in shown
     assert "9 of 12 (w1234567)" in shown
     assert ": rate limit" in shown
+    assert "dead" not in shown
     (limit,) = json.loads(runner("limits", "--json").stdout)["rate_limits"]
     assert limit["cools_down_ms"] > 10**9
     assert (limit["requests_per_minute"], limit["output_tokens_per_minute"]) == (50, None)

@@ -312,19 +312,31 @@ async def test_where_nothing_runs_one_tries(budgeted: Budgeted) -> None:
     await budgeted.store.end_call_and_settle(first, call_key, outcome(5 * CENT), DONE)
     assert await lanes(budgeted) == [1]
     (third,) = await budgeted.claim(1)
-    await budgeted.begin(third, CENT // 2)  # smaller than the one that was refused
+    await budgeted.begin(third, CENT - 1)  # smaller than the one that was refused
     assert await lanes(budgeted) == []
 
 
-async def test_nobody_is_short_any_more_once_all_fits(budgeted: Budgeted) -> None:
+async def test_calls_are_taken_to_be_like_the_smallest_that_is_known(budgeted: Budgeted) -> None:
     await budgeted.submit(9, max_cost_nano_usd=9 * CENT)
     first, second = await budgeted.claim(2)
     call_key = await budgeted.begin(first, 8 * CENT)
     await refused(budgeted, second, 2 * CENT)
     await budgeted.store.end_call_and_settle(first, call_key, outcome(CENT), DONE)
     assert await lanes(budgeted) == [4]
-    (third,) = await budgeted.claim(1)
-    await budgeted.begin(third, 2 * CENT)
+    third, fourth = await budgeted.claim(2)
+    await budgeted.begin(third, 3 * CENT)
+    assert await lanes(budgeted) == [2]
+    await budgeted.begin(fourth, CENT // 2)
+    assert await lanes(budgeted) == [9]
+
+
+async def test_calls_that_cost_nothing_always_fit(budgeted: Budgeted) -> None:
+    await budgeted.submit(9, max_cost_nano_usd=2 * CENT)
+    first, second, third = await budgeted.claim(3)
+    await budgeted.begin(first, 2 * CENT)
+    await refused(budgeted, second, CENT)
+    assert await lanes(budgeted) == []
+    await budgeted.begin(third, 0)
     assert await lanes(budgeted) == [None]
 
 
