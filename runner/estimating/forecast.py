@@ -22,6 +22,10 @@ from runner.jobs.traits import ModelTraits
 
 ENOUGH_SIMILAR: Final = 3  # documents; fewer say nothing of others
 _LEAST_DOUBT: Final = 0.02  # not even a rehearsal of all jobs is met to the token
+# Which marks for the prompt cache are placed and pay in documents of so many calls depends on the
+# order in which others end; it was seen to move a batch's cost by so much.
+_CALLS_WITH_BETS: Final = 3
+_BETS: Final = 0.1
 # Of a begun document at least so much is taken to be missing.
 _LEAST_LEFT: Final = 0.1
 # Two standard errors, and more where they are themselves known from few documents: Student's t
@@ -123,9 +127,17 @@ def _by_sight(
     unseen = max(0.0, 1 - len(each) / group.jobs)
     doubt = _LEAST_DOUBT + _standard_errors(sizes) * math.sqrt(unseen)
     expected = mean * left
-    span = Span(expected * max(0.0, 1 - doubt), expected, expected * (1 + doubt), by_chance=True)
+    low, high = expected * max(0.0, 1 - doubt), expected * (1 + doubt)
+    if group.kind.cached and any(len(one.calls) >= _CALLS_WITH_BETS for one in seen):
+        low, high = _cost_times(low, 1 - _BETS), _cost_times(high, 1 + _BETS)
+    span = Span(low, expected, high, by_chance=True)
     longest = max(each, key=lambda amounts: amounts.output_tokens)
     return GroupForecast(group.kind, group.jobs, ground, span, longest)
+
+
+def _cost_times(amounts: Amounts, factor: float) -> Amounts:
+    cost = amounts.cost_nano_usd
+    return replace(amounts, cost_nano_usd=None if cost is None else cost * factor)
 
 
 def as_warm(seen: Sequence[Seen]) -> tuple[list[Seen], list[int]]:
