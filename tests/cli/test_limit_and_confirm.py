@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -154,3 +160,37 @@ def test_an_unknown_price_is_asked_about(
 def test_without_a_key_there_is_nothing_to_ask(runner: Invoke, tmp_path: Path) -> None:
     assert runner("run", guarded(tmp_path, 0.0001)).exit_code == 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs.yaml"]
+
+
+@pytest.mark.usefixtures("endpoint")
+@pytest.mark.parametrize(("answer", "status"), [("n", 2), ("y", 0)])
+def test_a_person_at_a_terminal_is_asked(
+    runner: Invoke, tmp_path: Path, answer: str, status: int
+) -> None:
+    guarded(tmp_path, 0.0001)
+    own, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "runner", "run", "jobs.yaml", "--no-live"],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=environment,
+        cwd=tmp_path,
+    ) as process:
+        os.close(theirs)
+        said = ""
+        try:
+            while "Begin? [y/N]" not in said:
+                assert select.select([own], [], [], 30)[0], said
+                said += os.read(own, 4096).decode()
+            assert "animals: 2 documents to write, about $" in said
+            os.write(own, f"{answer}\n".encode())
+            with suppress(OSError):  # the other side is closed when the process has ended
+                while select.select([own], [], [], 30)[0] and (more := os.read(own, 4096)):
+                    said += more.decode()
+            assert process.wait(30) == status, said
+        finally:
+            process.kill()
+            os.close(own)
+    assert (tmp_path / "runner.db").exists() is (status == 0)
