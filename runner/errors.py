@@ -93,6 +93,18 @@ class ClaimLost(RunnerError):
     """A write came from a worker whose claim on the job is over: its text was not taken."""
 
 
+class CoolingDown(RunnerError):
+    """No call may start on this limit yet: the API asked for a rest, of this process or another.
+
+    Args:
+        seconds: how long it still lasts.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class BudgetReached(RunnerError):
     """A call may not be made: its batch's budget has no room for it now.
 

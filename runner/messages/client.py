@@ -31,6 +31,7 @@ from runner.messages.errors import CallError, CredentialsError
 from runner.messages.events import Reply
 from runner.messages.headers import RateLimits, retry_after_s
 from runner.messages.model_info import ModelInfo
+from runner.messages.pace.classes import fingerprint
 from runner.messages.sse import EventTooLong, SseParser
 
 CONNECT_TIMEOUT_S = 10.0
@@ -136,6 +137,11 @@ class MessagesClient:
     def base_url(self) -> str:
         """Where the requests go."""
         return str(self._sdk.base_url).rstrip("/")
+
+    @property
+    def credential(self) -> str:
+        """A fingerprint of the credential, which gives nothing of it away."""
+        return fingerprint(self._secrets)
 
     def traits(self, model: str) -> ModelTraits:
         """What `model` can take at this endpoint, as far as `model_info` or the table knows."""

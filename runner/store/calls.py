@@ -14,7 +14,7 @@ from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
-from runner.store import budget, prefixes
+from runner.store import budget, pace, prefixes
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
@@ -162,6 +162,8 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
     """
     if connection.execute(HOLDS, fence(claim)).first() is None:
         raise lost(claim)
+    if start.limit_key is not None:
+        pace.check(connection, start.limit_key, now_ms)
     if refused := budget.reserve(connection, claim, start):
         return refused
     rates = start.rates
@@ -184,6 +186,8 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
             "call_started_ms": now_ms,
         },
     ).all()
+    if start.limit_key is not None and start.probe_ms:
+        pace.probe(connection, start.limit_key, start.probe_ms, now_ms)
     prefixes.begun(connection, claim.batch_key, start.beginnings)
     return int(rows[0].key)
 

@@ -140,6 +140,7 @@ class CallStart:
         prompt_tokens: the part of the input that is the prompt; the rest is the document so far.
         dropped_output_tokens: output of earlier calls that leaves the document with this one.
         limit_key: the rate limits it falls under; None where nobody keeps them.
+        probe_ms: it tries a server that is down: no other call may start for so long.
         beginnings: of a job's first call, the hashes of the beginnings it shares with others.
     """
 
@@ -154,6 +155,7 @@ class CallStart:
     prompt_tokens: int | None = None
     dropped_output_tokens: int = 0
     limit_key: str | None = None
+    probe_ms: int = 0
     beginnings: tuple[bytes, ...] = ()
 
 
@@ -450,6 +452,48 @@ class WorkerRow:
     started_ms: int
     lease_until_ms: int
     alive: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUse:
+    """What a process tells of a limit that it shares with others.
+
+    Args:
+        name: of the limit, for a reader.
+        wished: calls it would have open at once if the limit were all its own; 0: it has no work.
+        in_flight: calls it has open.
+        requests_per_minute, input_tokens_per_minute, output_tokens_per_minute: as the API last
+            told them; None where it did not.
+    """
+
+    limit_key: str
+    name: str
+    wished: int
+    in_flight: int
+    requests_per_minute: int | None = None
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSeen:
+    """A limit as the database knows it, from all who share it.
+
+    Args:
+        cooled_s: for so long no call may start.
+        cause: why, in words.
+        members: by worker, the calls it has open and those it would have open; of those that
+            told so within the last seconds.
+    """
+
+    limit_key: str
+    name: str
+    cooled_s: float
+    cause: str | None
+    requests_per_minute: int | None
+    input_tokens_per_minute: int | None
+    output_tokens_per_minute: int | None
+    members: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

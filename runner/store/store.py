@@ -16,7 +16,7 @@ from runner.errors import BudgetReached, StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
-from runner.store import calls, claims, migrate, rescue, settle, submit
+from runner.store import calls, claims, migrate, pace, rescue, settle, submit
 from runner.store.engine import connect, database_path, explained, refused
 from runner.store.patience import Told
 from runner.store.reading import no_database
@@ -25,6 +25,8 @@ from runner.store.records import (
     Claim,
     Counted,
     Lane,
+    LimitSeen,
+    LimitUse,
     OnConflict,
     Refusal,
     Settlement,
@@ -289,6 +291,35 @@ class Store(WarmingStore):
             )
             given_back.add_done_callback(_seen)
 
+    # the pace that processes keep together
+
+    async def cool_down(self, limit_key: str, name: str, seconds: float, cause: str) -> None:
+        """Let no process start a call on this limit for so long; a longer rest stays.
+
+        Args:
+            name: of the limit, for a reader.
+        """
+        await self._writer.run(
+            partial(
+                pace.cool_down,
+                limit_key=limit_key,
+                name=name,
+                delay_ms=round(1000 * seconds),
+                cause=cause,
+                now_ms=self._now_ms(),
+            )
+        )
+
+    async def end_outage(self, limit_key: str) -> None:
+        """End a rest that lasts until the API answers again: it does."""
+        await self._writer.run(partial(pace.end_outage, limit_key=limit_key, now_ms=self._now_ms()))
+
+    async def share_limits(self, worker_id: str, uses: Sequence[LimitUse]) -> list[LimitSeen]:
+        """Tell the other processes what this one uses, and hear what they tell."""
+        return await self._writer.run(
+            partial(pace.beat, worker_id=worker_id, uses=tuple(uses), now_ms=self._now_ms())
+        )
+
     # writing a document
 
     async def begin_call(self, claim: Claim, start: CallStart) -> int:
@@ -296,6 +327,7 @@ class Store(WarmingStore):
 
         Raises:
             ClaimLost: another worker holds the job now.
+            CoolingDown: no call may start on its limit yet; nothing was written.
             BudgetReached: the batch's budget has no room for it; the call was not written down.
         """
         begun = await self._writer.run(

@@ -15,7 +15,7 @@ import anyio
 from runner import faults
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, PastCall, Send, Step
-from runner.errors import BudgetReached, ClaimLost, StoreError
+from runner.errors import BudgetReached, ClaimLost, CoolingDown, StoreError
 from runner.jobs.call import CallOutcome, Strategy, Verdict
 from runner.jobs.states import State
 from runner.jobs.traits import ModelTraits, PrefillAnswer
@@ -168,6 +168,9 @@ class JobRun:
                 calling = ready
                 try:
                     call_key = await self._begin(calling, loop, step)
+                except CoolingDown as cooling:
+                    place.pacing.cooling(self.claim, cooling)
+                    continue
                 except BudgetReached as reached:
                     await self._out_of_budget(reached)
                     return False
@@ -255,9 +258,15 @@ class JobRun:
         try:
             with self._interruptible():
                 marked = await place.caching.prepare(claim, loop, send, body, need)
-                leave = await place.pacing.enter(claim, need, marked)
+                leave = await place.pacing.enter(
+                    claim,
+                    need,
+                    marked,
+                    begun=len(loop.document) > 0,
+                    let_go=lambda: self._to_let_go() is not None,
+                )
                 if isinstance(leave, Rest):
-                    return judgement.at_rest(leave.seconds)
+                    return self._to_let_go() or judgement.at_rest(leave.seconds)
                 permit = leave
                 price = place.money.price(claim, loop.spec)
                 start = place.money.start(
@@ -300,7 +309,11 @@ class JobRun:
 
     async def _begin(self, calling: Calling, loop: ContinuationLoop, send: Send) -> int:
         faults.hit("call.before_begin")
-        start = replace(calling.start, beginnings=calling.marked.beginnings)
+        start = replace(
+            calling.start,
+            beginnings=calling.marked.beginnings,
+            probe_ms=calling.permit.probe_ms,
+        )
         call_key = await self._place.store.begin_call(self.claim, start)
         loop.begin(send)
         progress = self._place.progress
@@ -331,6 +344,7 @@ class JobRun:
         with self._interruptible():
             try:
                 faults.hit("request.before")
+                calling.permit.check()
                 async with place.client.stream(calling.marked.body, calling) as stream:
                     try:
                         async for piece in stream:
@@ -346,6 +360,7 @@ class JobRun:
                         outcome = stream.outcome
             except CallError as broken:
                 error = broken
+                calling.permit.failed(broken)
             finally:
                 self._scope = None
                 faults.hit("stream.ended")
@@ -420,19 +435,23 @@ class JobRun:
 
     async def _after_error(self, error: CallError) -> Settlement:
         place = self._place
+        down_s = None
+        if error.kind is ErrorKind.RETRY:
+            down_s = await place.pacing.failed(self.claim, error)
         settlement = judgement.of_error(
             error,
             attempt=self.claim.attempt,
             max_attempts=place.max_attempts(self.claim.batch_key),
             progress=self._progressed,
+            down_s=down_s,
             random=place.random,
         )
         if error.kind is ErrorKind.RATE_LIMIT:
             seconds = settlement.delay_ms / 1000
-            await place.pacing.limited(self.claim, error, seconds)
-            place.progress.notice(
-                f"{self.claim.model}: rate limit, no calls for {seconds:.0f} s ({error})"
-            )
+            if await place.pacing.limited(self.claim, error, seconds):
+                place.progress.notice(
+                    f"{self.claim.model}: rate limit, no calls for {seconds:.0f} s ({error})"
+                )
         elif cause := judgement.PAUSES.get(error.kind):
             await place.store.pause(self.claim.batch_key, cause, str(error))
         elif error.kind is not ErrorKind.RETRY:

@@ -32,10 +32,11 @@ RESTARTED = Settlement(
 
 
 def at_rest(seconds: float) -> Settlement:
-    """What becomes of a job whose model must rest, because another job met its rate limit."""
+    """What becomes of a job whose model must rest, because of what another job met: its rate
+    limit, or an API that is down."""
     return Settlement(
         State.SCHEDULED,
-        error="waits: the model's rate limit was met",
+        error="waits: another job met the model's rate limit, or the API is down",
         delay_ms=ceil(1000 * seconds),
     )
 
@@ -64,13 +65,21 @@ def of_end(step: Finished | CannotContinue) -> Settlement:
 
 
 def of_error(
-    error: CallError, *, attempt: int, max_attempts: int, progress: bool, random: Random
+    error: CallError,
+    *,
+    attempt: int,
+    max_attempts: int,
+    progress: bool,
+    random: Random,
+    down_s: float | None = None,
 ) -> Settlement:
     """What becomes of a job whose call failed.
 
     Args:
         attempt: errors in a row so far, this one not counted.
         progress: text was saved since the last error, so the count starts again.
+        down_s: the API fails for all, so that the error says nothing of this job: it waits for at
+            least so many seconds, at no attempt.
     """
     before = 0 if progress else attempt
     delay_ms = round(1000 * delay_s(before, error, random))
@@ -80,6 +89,9 @@ def of_error(
         return Settlement(State.SCHEDULED, error=str(error), delay_ms=delay_ms)
     if error.kind is not ErrorKind.RETRY:
         return Settlement(State.DISCARDED, error=str(error), error_name=_name(error))
+    if down_s is not None:
+        delay_ms = max(delay_ms, ceil(1000 * down_s))
+        return Settlement(State.SCHEDULED, error=str(error), delay_ms=delay_ms)
     if before + 1 >= max_attempts:
         return Settlement(
             State.DISCARDED,

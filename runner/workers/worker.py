@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from runner import faults
 from runner.errors import RunnerError, StoreBlocked
 from runner.messages.client import MessagesClient
+from runner.messages.pace import batch_limit_key
 from runner.store.records import BatchRow, Claim, Lane, PauseCause
 from runner.store.store import Store
 from runner.workers.caching import Caching
@@ -68,7 +69,15 @@ class Worker:
         self._waits = wait or not until_final
         self._settings = settings
         self._settled = settled
-        self._pacing = Pacing()
+        random = random or Random()  # noqa: S311  jitter needs no secrecy
+        self._pacing = Pacing(
+            store,
+            client.base_url,
+            client.credential,
+            notice=self.progress.notice,
+            room=lambda: self._wake.set(),
+            random=random,
+        )
         self._batches: dict[int, BatchRow] = {}
         self._worked_on: set[int] = set()  # batches that were open to us at some time
         self._running: dict[int, JobRun] = {}
@@ -90,7 +99,7 @@ class Worker:
             money=Money(client.base_url, lambda key: self._batches[key].limits),
             progress=self.progress,
             settings=settings,
-            random=random or Random(),  # noqa: S311  jitter needs no secrecy
+            random=random,
             max_attempts=lambda key: self._batches[key].limits.max_attempts,
             batch_name=lambda key: self._batches[key].name,
         )
@@ -163,6 +172,7 @@ class Worker:
             background.start_soon(rescuer.run)
             watch = Watch(self._store, self._worker_id, self._running, settings.watch_s)
             background.start_soon(watch.run)
+            background.start_soon(self._pacing.keep, self._worker_id, self._reread)
             async with anyio.create_task_group() as jobs:
                 await self._produce(jobs, lambda: lost)
             background.cancel_scope.cancel()
@@ -212,10 +222,13 @@ class Worker:
             return []
         by_batch = Counter(run.claim.batch_key for run in self._running.values())
         by_lane = Counter((run.claim.batch_key, run.claim.model) for run in self._running.values())
+        by_limit = Counter(self._pacing.key(run.claim.model) for run in self._running.values())
         open_lanes = await self._store.open_lanes(self._batch_keys)
+        wished = by_limit + Counter({batch_limit_key(key): n for key, n in by_batch.items()})
+        self._pacing.wish(wished)
         if not open_lanes:
             return []
-        self._batches |= {batch.key: batch for batch in await self._store.batches()}
+        await self._reread()
         lanes: dict[int, list[Lane]] = {}
         # What the budget has room for, where it had none for some: others would only be refused,
         # and so would those be that were claimed and have not begun their calls yet.
@@ -234,8 +247,18 @@ class Worker:
             limits = self._batches[lane.batch_key].limits
             most = limits.concurrency_by_model.get(lane.model, limits.concurrency)
             free = most - by_lane[lane.batch_key, lane.model]
-            if free > 0 and not self._pacing.cooling(lane.model):
+            free = min(free, limits.concurrency - by_batch[lane.batch_key], lane.available)
+            if free <= 0:
+                continue
+            limit_key = self._pacing.key(lane.model)
+            wished[limit_key] += free
+            wished[batch_limit_key(lane.batch_key)] += free
+            # What cannot start soon stays in the queue, where others can take it.
+            free = min(free, self._pacing.room(lane.model, by_limit[limit_key]))
+            if free > 0:
+                by_limit[limit_key] += free
                 lanes.setdefault(lane.batch_key, []).append(Lane(lane.batch_key, lane.model, free))
+        self._pacing.wish(wished)
         claims: list[Claim] = []
         for batch_key, batch_lanes in lanes.items():
             free = self._batches[batch_key].limits.concurrency - by_batch[batch_key]
@@ -256,6 +279,12 @@ class Worker:
             if any(claim.rescues >= suspect_from for claim in claims):
                 break
         return claims
+
+    async def _reread(self) -> list[BatchRow]:
+        """The batches as they are now: their owner may change their limits while they run."""
+        rows = await self._store.batches()
+        self._batches |= {batch.key: batch for batch in rows}
+        return [row for row in rows if row.key in self._worked_on]
 
     async def _all_done(self) -> bool:
         """Whether nothing is left that anyone could work on without the owner's help."""

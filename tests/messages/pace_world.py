@@ -153,7 +153,7 @@ class Process:
                 return
             self._next = None
             self.jobs -= 1
-            flight = self.limit.start(self.sent, expected_in, expected_out, world.now_s)
+            flight = self.limit.start(expected_in, expected_out, world.now_s)
             self.sent += 1
             delay_s = world.random.uniform(*setting.begin_s) + setting.trip_s / 2
 

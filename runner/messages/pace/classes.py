@@ -21,8 +21,8 @@ def rate_class(model: str) -> str:
     return _DATE.sub("", model)
 
 
-def limit_key(credential: str, endpoint: str, rate_class: str) -> bytes:
-    """What a limit is known by in the database, in 8 bytes.
+def limit_key(credential: str, endpoint: str, rate_class: str) -> str:
+    """What a limit is known by in the database: 8 bytes in hexadecimal.
 
     Args:
         credential: a fingerprint, never the key.
@@ -30,7 +30,7 @@ def limit_key(credential: str, endpoint: str, rate_class: str) -> bytes:
     return _digest("limit", credential, endpoint, rate_class)
 
 
-def batch_limit_key(batch_key: int) -> bytes:
+def batch_limit_key(batch_key: int) -> str:
     """What the limit is known by that a job file sets for its batch."""
     return _digest("batch", str(batch_key))
 
@@ -43,8 +43,8 @@ def fingerprint(secrets: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def _digest(*parts: str) -> bytes:
+def _digest(*parts: str) -> str:
     digest = blake2b(digest_size=8)
     for part in parts:
         digest.update(f"{len(part)}:{part}".encode(errors="surrogatepass"))
-    return digest.digest()
+    return digest.hexdigest()

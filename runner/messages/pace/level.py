@@ -42,10 +42,6 @@ class Level:
         """Whether one more call may begin."""
         return in_flight + 1 <= self.open + 1e-9 and unanswered + 1 <= self._unanswered + 1e-9
 
-    def room(self, in_flight: int, unanswered: int) -> int:
-        """How many more calls may begin."""
-        return max(0, math.floor(min(self.open - in_flight, self._unanswered - unanswered) + 1e-9))
-
     def answered(self, in_flight: int, now_s: float) -> None:
         """An answer began: the server took the request.
 

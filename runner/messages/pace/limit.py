@@ -17,7 +17,6 @@ class Flight:
     """One open call, as its limit sees it."""
 
     taken: Taken
-    job: int
     began_s: float
     answered: bool = False  # its answer began
     succeeded: bool = False  # it brought something
@@ -69,19 +68,28 @@ class Limit:
             return math.inf
         return self.rates.wait_s(input_tokens, output_tokens, now_s)
 
-    def room(self, now_s: float) -> int:
-        """How many more calls its level would let begin now."""
-        if self.rest_s(now_s) > 0:
-            return 0
-        return 1 if self.outage.on else self.level.room(self.in_flight, self.unanswered)
+    def soon(
+        self, input_tokens: float, output_tokens: float, seconds: float, now_s: float
+    ) -> float:
+        """About as many calls as may begin within so many seconds.
 
-    def start(self, job: int, input_tokens: float, output_tokens: float, now_s: float) -> Flight:
+        Args:
+            input_tokens, output_tokens: of one of them; see `wait_s`.
+        """
+        if self.rest_s(now_s) > seconds:
+            return 0.0
+        if self.outage.on:
+            return 1.0
+        free = self.level.open - self.in_flight
+        return max(0.0, min(free, self.rates.soon(input_tokens, output_tokens, seconds, now_s)))
+
+    def start(self, input_tokens: float, output_tokens: float, now_s: float) -> Flight:
         """A call begins; see `wait_s`."""
         if self.outage.on:
             self.outage.probing(now_s)
         self.in_flight += 1
         self.unanswered += 1
-        return Flight(self.rates.start(input_tokens, output_tokens, now_s), job, now_s)
+        return Flight(self.rates.start(input_tokens, output_tokens, now_s), now_s)
 
     def answered(self, flight: Flight, limits: RateLimits, now_s: float) -> None:
         """The call's answer begins."""
@@ -114,6 +122,15 @@ class Limit:
         self.rates.end(flight.taken, output_tokens, now_s, exact=exact)
         return self._succeeded(flight, now_s) if success and not flight.succeeded else None
 
+    def cancel(self, flight: Flight, now_s: float) -> None:
+        """The call was never sent."""
+        if flight.closed:
+            return
+        flight.closed = True
+        self.in_flight -= 1
+        self.unanswered -= not flight.answered
+        self.rates.cancel(flight.taken, now_s)
+
     def limited(
         self,
         flight: Flight,
@@ -139,14 +156,16 @@ class Limit:
             self.rates.refused(now_s)
         return True
 
-    def cool_down(self, seconds: float, now_s: float) -> bool:
-        """Let no call begin for so long; a longer cool-down that runs already stays. Whether this
-        one is news."""
+    def cool_down(self, seconds: float, now_s: float, *, slack_s: float = 0.0) -> None:
+        """Let no call begin for so long; a longer cool-down that runs already stays.
+
+        Args:
+            slack_s: by so much a cool-down that runs already counts as longer than it is.
+        """
         until_s = now_s + max(0.0, seconds)
-        if math.isnan(until_s) or until_s <= self._cooled_until_s:
-            return False
-        self._cooled_until_s = until_s
-        return True
+        running_s = self._cooled_until_s + (slack_s if self._cooled_until_s > now_s else 0.0)
+        if not math.isnan(until_s) and until_s > running_s:
+            self._cooled_until_s = until_s
 
     def failed(self, flight: Flight, reason: str, now_s: float, *, servers_own: bool) -> bool:
         """The call got nothing, for a reason of the server's; whether an outage begins with it.
@@ -158,11 +177,19 @@ class Limit:
         self.level.troubled(now_s)
         if flight.succeeded:
             return False
-        return self.outage.failed(flight.job, reason, now_s, servers_own=servers_own)
+        return self.outage.failed(reason, now_s, servers_own=servers_own)
 
-    def _succeeded(self, flight: Flight, now_s: float) -> float | None:
-        flight.succeeded = True
+    def join_outage(self, reason: str, seconds: float, now_s: float) -> None:
+        """Another process found the server down, or tries it now."""
+        self.outage.join(reason, seconds, now_s)
+
+    def end_outage(self, now_s: float) -> float | None:
+        """The server answers again; the seconds for which it did not, None where nobody minded."""
         lasted_s = self.outage.succeeded(now_s)
         if lasted_s is not None:
             self.level.restart()
         return lasted_s
+
+    def _succeeded(self, flight: Flight, now_s: float) -> float | None:
+        flight.succeeded = True
+        return self.end_outage(now_s)

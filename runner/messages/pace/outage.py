@@ -7,7 +7,8 @@ from collections import deque
 from random import Random
 
 FAILURES = 5  # one after another, with no success between them
-_JOBS = 2  # of at least so many jobs, where the error might be the job's own
+# Of errors that might be the jobs' own: more than it takes to pause a batch whose jobs all fail.
+DOUBTFUL_FAILURES = 25
 _FIRST_S = 1.0
 MOST_S = 60.0  # between two probes
 _JITTER = 0.2
@@ -25,9 +26,8 @@ class Outage:
     def __init__(self, random: Random) -> None:
         self._random = random
         self._failures = 0
-        self._failed_jobs: set[int] = set()
+        self._sure_failures = 0
         self._recent: deque[bool] = deque(maxlen=_RECENT)
-        self._probes = 0
         self._next_s = -math.inf
         self.began_s: float | None = None
         self.reason = ""
@@ -46,42 +46,49 @@ class Outage:
         """Seconds until a probe may go; 0 when it may, or where no outage is on."""
         return max(0.0, self._next_s - now_s) if self.on else 0.0
 
-    def failed(self, job: int, reason: str, now_s: float, *, servers_own: bool) -> bool:
+    def failed(self, reason: str, now_s: float, *, servers_own: bool) -> bool:
         """A call got no answer for a reason of the server's; whether an outage begins with it.
 
         Args:
-            job: which job it was for.
             servers_own: it cannot be the job's doing, as an overload or a dead connection.
         """
         self._recent.append(True)
         self._failures += 1
-        self._failed_jobs.add(job)
+        self._sure_failures += servers_own
         self.reason = reason
         if self.on:
-            self._next_s = max(self._next_s, now_s + self._distance_s())
+            self._next_s = max(self._next_s, now_s + self._distance_s(now_s))
             return False
-        if self._failures >= FAILURES and (servers_own or len(self._failed_jobs) >= _JOBS):
+        if self._sure_failures >= FAILURES or self._failures >= DOUBTFUL_FAILURES:
             self.began_s = now_s
-            self._next_s = now_s + self._distance_s()
+            self._next_s = now_s + self._distance_s(now_s)
             return True
         return False
 
+    def join(self, reason: str, seconds: float, now_s: float) -> None:
+        """Another process says that the server is down, and that nobody may try it for so long."""
+        if not self.on:
+            self.began_s = now_s
+            self.reason = reason
+        self._next_s = max(self._next_s, now_s + seconds)
+
+    def distance_s(self, now_s: float) -> float:
+        """Seconds from one probe to the next: they grow with the outage."""
+        age_s = 0.0 if self.began_s is None else now_s - self.began_s
+        return min(MOST_S, max(_FIRST_S, age_s / 2))
+
     def probing(self, now_s: float) -> None:
         """A probe goes; no other until it comes to something, or the time has passed again."""
-        self._probes += 1
-        self._next_s = now_s + self._distance_s()
+        self._next_s = now_s + self._distance_s(now_s)
 
     def succeeded(self, now_s: float) -> float | None:
         """A call was answered; where that ends an outage, the seconds it lasted."""
         self._recent.append(False)
         self._failures = 0
-        self._failed_jobs.clear()
+        self._sure_failures = 0
         began_s, self.began_s = self.began_s, None
-        self._probes = 0
         self._next_s = -math.inf
         return None if began_s is None else now_s - began_s
 
-    def _distance_s(self) -> float:
-        # Capped, so that the power stays small.
-        distance_s = min(MOST_S, _FIRST_S * 2.0 ** min(self._probes, 16))
-        return distance_s * (1.0 + self._random.uniform(-_JITTER, 0.0))
+    def _distance_s(self, now_s: float) -> float:
+        return self.distance_s(now_s) * (1.0 + self._random.uniform(-_JITTER, 0.0))

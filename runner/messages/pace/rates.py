@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -121,6 +121,20 @@ class Rates:
             wait_s = max(wait_s, streamed.wait_s(expected, now_s))
         return wait_s
 
+    def soon(
+        self, input_tokens: float, output_tokens: float, seconds: float, now_s: float
+    ) -> float:
+        """About as many calls as may begin within so many seconds; see `wait_s`."""
+        amounts = {Kind.REQUESTS: 1.0, Kind.INPUT: max(1.0, input_tokens)}
+        soon = math.inf
+        for kind, bucket in self._taken.items():
+            bucket.fill(now_s)
+            soon = min(soon, (bucket.level + bucket.per_s * seconds) / amounts[kind])
+        for kind, streamed in self._streamed.items():
+            expected = output_tokens + (input_tokens if kind is Kind.TOKENS else 0.0)
+            soon = min(soon, streamed.soon(expected, seconds, now_s))
+        return max(0.0, soon)
+
     def start(self, input_tokens: float, output_tokens: float, now_s: float) -> Taken:
         """A call begins; see `wait_s`."""
         amounts = {Kind.REQUESTS: 1.0, Kind.INPUT: input_tokens}
@@ -152,6 +166,15 @@ class Rates:
             if (streamed := self._streamed.get(kind)) is not None:
                 tokens = output_tokens + (taken.input_tokens if kind is Kind.TOKENS else 0.0)
                 streamed.end(written, tokens, now_s, exact=exact)
+
+    def cancel(self, taken: Taken, now_s: float) -> None:
+        """The call was never sent."""
+        for kind, amount in ((Kind.REQUESTS, 1.0), (Kind.INPUT, taken.input_tokens)):
+            if (bucket := self._taken.get(kind)) is not None:
+                bucket.take(-amount, now_s)
+        for kind, written in taken.output.items():
+            if (streamed := self._streamed.get(kind)) is not None:
+                streamed.cancel(written, now_s)
 
     def told(self, limits: RateLimits, now_s: float) -> None:
         """The server told its limits beside an answer, and what is left of them."""
@@ -212,12 +235,3 @@ class Rates:
         if self._ease < 1.0:
             self._ease = min(1.0, self._ease + _RECOVER_PER_S * passed_s)
             self._rate(now_s)
-
-
-def told_from(told: Mapping[str, int | None]) -> PerMinute:
-    """Limits by the names of the store's columns."""
-    return PerMinute(
-        told.get("requests_per_minute"),
-        told.get("input_tokens_per_minute"),
-        told.get("output_tokens_per_minute"),
-    )

@@ -96,6 +96,18 @@ class Streamed:
             return 0.0
         return min(_POLL_S, self._admission.wait_s(expected, now_s))
 
+    def soon(self, expected: float, seconds: float, now_s: float) -> float:
+        """About as many calls as may begin within so many seconds.
+
+        Args:
+            expected: tokens of one of them.
+        """
+        self._pass(now_s)
+        if self._mirror.level + self._mirror.per_s * seconds < _KEEP * self._mirror.capacity:
+            return 0.0
+        flows = self._admission.level + self._admission.per_s * seconds
+        return max(0.0, self._calls_fed() - self._in_flight, flows / max(1.0, expected))
+
     def start(self, expected: float, now_s: float, *, at_once: float = 0.0) -> Written:
         """A call begins.
 
@@ -149,6 +161,13 @@ class Streamed:
             if call.characters:
                 self._known_characters = self._known_characters * _ENDED_KEPT + call.characters
                 self._known_tokens = self._known_tokens * _ENDED_KEPT + tokens - call.at_once
+
+    def cancel(self, call: Written, now_s: float) -> None:
+        """The call was never sent."""
+        self._pass(now_s)
+        self._in_flight -= 1
+        self._take(-call.at_once, now_s)
+        self._admission.take(-call.admitted, now_s)
 
     def told(self, limit: int, remaining: int, now_s: float) -> None:
         """The server said how much of its limit is left: it knows better than we do."""
