@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
@@ -24,6 +24,7 @@ from runner.jobs.spec import BatchSpec, JobSpec, canonical_json, shape_hash
 from runner.jobs.traits import ModelTraits, PrefillAnswer
 from runner.messages import models
 from runner.messages.client import MessagesClient
+from runner.messages.pace import limit_key, rate_class
 from runner.store.reading import ReadingStore
 from runner.store.records import BatchRow, FinishedJob, LearnedCalls
 
@@ -109,7 +110,7 @@ async def estimate(
         )
         for model in names
     ]
-    seconds, binding = _times(estimates, batch)
+    seconds, binding = _times(estimates, batch, await _told_limits(model_names, sources))
     return BatchEstimate(
         batch=batch,
         simulated=sources.simulated,
@@ -335,23 +336,44 @@ def _speed(rows: Sequence[LearnedCalls]) -> Speed:
 
 
 def _times(
-    estimates: Sequence[ModelEstimate], batch: BatchSpec
+    estimates: Sequence[ModelEstimate], batch: BatchSpec, told: Mapping[str, Limits]
 ) -> tuple[tuple[float, float, float], Binding]:
+    """Low, expected and high in seconds, and what the expected one goes by."""
     limits = batch.limits
-    known = Limits(
+    own = Limits(
         limits.requests_per_minute,
         limits.input_tokens_per_minute,
         limits.output_tokens_per_minute,
     )
 
-    def loads(get: Callable[[Span], Amounts]) -> Iterator[Load]:
+    def seconds(get: Callable[[Span], Amounts]) -> tuple[float, Binding]:
+        loads = []
         for one in estimates:
             at_once = limits.concurrency_by_model.get(one.model, limits.concurrency)
             amounts, expected = get(one.span), one.span.expected.output_tokens
             longest = one.longest * (amounts.output_tokens / expected if expected else 1.0)
-            yield Load(amounts, longest, one.speed, known, at_once)
+            loads.append(Load(amounts, longest, one.speed, at_once, rate_class(one.model)))
+        return time_of(loads, concurrency=limits.concurrency, own=own, told=told)
 
-    low, _ = time_of(list(loads(lambda span: span.low)), limits.concurrency)
-    expected, binding = time_of(list(loads(lambda span: span.expected)), limits.concurrency)
-    high, _ = time_of(list(loads(lambda span: span.high)), limits.concurrency)
+    low, _ = seconds(lambda span: span.low)
+    expected, binding = seconds(lambda span: span.expected)
+    high, _ = seconds(lambda span: span.high)
     return (low, expected, high), binding
+
+
+async def _told_limits(model_names: Collection[str], sources: Sources) -> dict[str, Limits]:
+    """The rate limits that the API told earlier runs of, by class of models."""
+    store, client = sources.store, sources.client
+    if store is None or client is None:
+        return {}
+    by_key = {row.limit_key: row for row in await store.paces()}
+    told = {}
+    for name in {rate_class(model) for model in model_names}:
+        row = by_key.get(limit_key(client.credential, client.base_url, name))
+        if row is not None:
+            told[name] = Limits(
+                row.requests_per_minute,
+                row.input_tokens_per_minute,
+                row.output_tokens_per_minute,
+            )
+    return told

@@ -207,3 +207,19 @@ def test_a_budget_that_ends_it_before_is_said(runner: Invoke, tmp_path: Path) ->
     jobs = write(tmp_path, count=50)
     jobs.write_text(jobs.read_text() + "limits: {max_cost_usd: 0.01}\n")
     assert "its budget of $0.01 would end it before" in runner("estimate", jobs).stdout
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_time_goes_by_the_limits_that_earlier_runs_met(
+    runner: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = write(tmp_path, count=30)
+    assert runner("run", jobs, "--limit", 1).exit_code == 0
+    with closing(sqlite3.connect(tmp_path / "runner.db")) as database, database:
+        assert database.execute("UPDATE pace SET requests_per_minute = 60").rowcount == 1
+    met = estimated(runner, jobs)
+    assert met["time_goes_by"] == "requests_per_minute"
+    calls = met["total"]["calls"]["expected"]
+    assert met["seconds"]["expected"] == pytest.approx(calls, abs=1)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "another-key")
+    assert estimated(runner, jobs)["time_goes_by"] != "requests_per_minute"

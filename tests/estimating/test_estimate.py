@@ -156,26 +156,36 @@ AMOUNTS = Amounts(calls=600, input_tokens=6_000_000, output_tokens=600_000)
 ONE = Amounts(calls=1, input_tokens=10_000, output_tokens=1_000)
 
 
+LOAD = Load(AMOUNTS, ONE, Speed(100, 0.0), 10, "class")
+
+
 @pytest.mark.parametrize(
-    ("changes", "seconds", "binding"),
+    ("load", "own", "seconds", "binding"),
     [
-        ({}, 600, Binding.CONCURRENCY),
-        ({"longest": ONE * 1_000}, 10_000, Binding.LONGEST_DOCUMENT),
-        ({"limits": Limits(requests_per_minute=30)}, 1_200, Binding.REQUESTS),
-        ({"limits": Limits(input_tokens_per_minute=200_000)}, 1_800, Binding.INPUT),
-        ({"limits": Limits(output_tokens_per_minute=10_000)}, 3_600, Binding.OUTPUT),
-        ({"concurrency": 5}, 1_200, Binding.CONCURRENCY),
-        ({"limits": Limits(10**9, 10**9, 10**9)}, 600, Binding.CONCURRENCY),
+        (LOAD, Limits(), 600, Binding.CONCURRENCY),
+        (replace(LOAD, longest=ONE * 1_000), Limits(), 10_000, Binding.LONGEST_DOCUMENT),
+        (LOAD, Limits(requests_per_minute=30), 1_200, Binding.REQUESTS),
+        (LOAD, Limits(input_tokens_per_minute=200_000), 1_800, Binding.INPUT),
+        (LOAD, Limits(output_tokens_per_minute=10_000), 3_600, Binding.OUTPUT),
+        (replace(LOAD, concurrency=5), Limits(), 1_200, Binding.CONCURRENCY),
+        (LOAD, Limits(10**9, 10**9, 10**9), 600, Binding.CONCURRENCY),
     ],
 )
-def test_time_goes_by_what_binds(changes: dict[str, Any], seconds: float, binding: Binding) -> None:
-    load = Load(AMOUNTS, ONE, Speed(100, 0.0), Limits(), concurrency=10)
-    found, by = time_of([replace(load, **changes)], 10)
+def test_time_goes_by_what_binds(load: Load, own: Limits, seconds: float, binding: Binding) -> None:
+    found, by = time_of([load], concurrency=10, own=own)
     assert found == pytest.approx(seconds)
     assert by is binding
 
 
+def test_limits_that_the_api_told_hold_for_a_class_of_models_together() -> None:
+    told = {"class": Limits(output_tokens_per_minute=10_000)}
+    one, _ = time_of([LOAD], concurrency=10, told=told)
+    two, _ = time_of([LOAD, LOAD], concurrency=10, told=told)
+    apart, _ = time_of([LOAD, replace(LOAD, rate_class="other")], concurrency=10, told=told)
+    assert (one, two, apart) == (3_600, 7_200, 3_600)
+
+
 def test_cache_reads_count_against_no_limit() -> None:
-    amounts = replace(AMOUNTS, cache_read_tokens=AMOUNTS.input_tokens)
-    load = Load(amounts, ONE, Speed(100, 0.0), Limits(input_tokens_per_minute=1), 10)
-    assert time_of([load], 10)[1] is Binding.CONCURRENCY
+    load = replace(LOAD, amounts=replace(AMOUNTS, cache_read_tokens=AMOUNTS.input_tokens))
+    by = time_of([load], concurrency=10, own=Limits(input_tokens_per_minute=1))[1]
+    assert by is Binding.CONCURRENCY
