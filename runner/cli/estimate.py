@@ -151,6 +151,9 @@ def _sentences(one: BatchEstimate) -> list[str]:
     expected, budget = expected_nano_usd(one), one.batch.limits.max_cost_nano_usd
     if expected is not None and budget is not None and _spent(one) + expected > budget:
         said.append(f"its budget of {about_dollars(budget)} would end it before")
+    tokens, limit = one.total.expected.output_tokens, one.batch.limits.max_output_tokens
+    if limit is not None and _written(one) + tokens > limit:
+        said.append(f"its budget of {limit:,} output tokens would end it before")
     said += [f"rests on: {basis(one)}"]
     return said
 
@@ -228,6 +231,10 @@ def _unpriced(one: BatchEstimate) -> list[str]:
 
 def _spent(one: BatchEstimate) -> int:
     return 0 if one.known is None else one.known.cost_nano_usd
+
+
+def _written(one: BatchEstimate) -> int:
+    return 0 if one.known is None else one.known.spent_output_tokens
 
 
 def _sum(estimates: Sequence[BatchEstimate]) -> Span:

@@ -34,6 +34,7 @@ _PORTION: Final = 2_000  # jobs that are looked up in the database at once
 _PORTION_CHARACTERS: Final = 4_000_000
 _FINISHED_JOBS: Final = 200  # documents that are looked at
 _ASKED_MODELS: Final = 20  # models whose limits the API is asked for
+_MOST_OF_A_KIND: Final = 0.8
 _REMEMBERED_MODELS: Final = 1_000
 _ENOUGH_WRITTEN_TOKENS: Final = 2_000  # fewer say little of how dense a model's text is
 
@@ -91,7 +92,8 @@ async def estimate(
     if sources.rehearse is not None and sample:
         trial = await sources.rehearse(batch, [spec for _, spec in sample])
     here, elsewhere = await _finished(row, model_names, sources)
-    rehearsed, finished = _seen(trial, survey), _seen(here, survey)
+    rehearsed = _representative(_seen(trial, survey), [kind for kind, _ in sample])
+    finished = _seen(here, survey)
     similar = _seen(elsewhere, survey)
     names = sorted({kind.model for kind in survey.groups})
     estimates = [
@@ -249,6 +251,12 @@ async def _finished(
 
 def _seen(jobs: Iterable[FinishedJob], survey: Survey) -> list[Seen]:
     return [Seen(survey.kind_of(job.spec), length_of(job.spec).expected, job.calls) for job in jobs]
+
+
+def _representative(seen: Sequence[Seen], tried: Sequence[Kind]) -> list[Seen]:
+    """Those of kinds of which most were finished: of others only the short ones were."""
+    wanted, done = Counter(tried), Counter(one.kind for one in seen)
+    return [one for one in seen if done[one.kind] >= _MOST_OF_A_KIND * wanted[one.kind]]
 
 
 async def _of_model(

@@ -248,7 +248,7 @@ def chosen(groups: Iterable[Group], size: int) -> dict[int, Kind]:
     taken = {group.kind: 1 for group in ordered[:size]}
     spare = size - len(taken)
     for group in ordered[: len(taken)]:
-        share = min(len(group.places) - 1, round(spare * group.jobs / max(1, total)))
+        share = min(len(group.places) - 1, spare * group.jobs // max(1, total))
         taken[group.kind] += share
     # What rounding and small groups left over goes to whoever has more.
     spare = size - sum(taken.values())

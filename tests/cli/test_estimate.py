@@ -205,8 +205,10 @@ def test_a_wrong_file_is_refused_before_anything(runner: Invoke, tmp_path: Path)
 
 def test_a_budget_that_ends_it_before_is_said(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path, count=50)
-    jobs.write_text(jobs.read_text() + "limits: {max_cost_usd: 0.01}\n")
-    assert "its budget of $0.01 would end it before" in runner("estimate", jobs).stdout
+    jobs.write_text(jobs.read_text() + "limits: {max_cost_usd: 0.01, max_output_tokens: 900}\n")
+    said = runner("estimate", jobs).stdout
+    assert "its budget of $0.01 would end it before" in said
+    assert "its budget of 900 output tokens would end it before" in said
 
 
 @pytest.mark.usefixtures("endpoint")

@@ -66,13 +66,16 @@ async def test_a_shared_beginning_is_paid_once_and_read_by_the_others() -> None:
 
 
 @pytest.mark.parametrize("rehearsed", [True, False])
-async def test_shared_beginnings_come_near_the_simulated_truth(rehearsed: bool) -> None:
+async def test_shared_beginnings_come_near_the_simulated_truth(
+    rehearsed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.estimating.estimate.REHEARSED_JOBS", 20)
     jobs = [job(n, system=STYLE) for n in range(80)]
     async with Simulator(SimulatorOptions(tokens_per_event=64)) as server:
         client = MessagesClient(api_key="k", base_url=server.base_url, one_block=False)
 
         async def trial(batch: BatchSpec, some: Sequence[JobSpec]) -> list[FinishedJob]:
-            return await rehearse(client, batch, some[:20])
+            return await rehearse(client, batch, some)
 
         found = await of(jobs, client=client, rehearse=trial if rehearsed else None)
         # All of them, in a world where nothing was cached before.
@@ -88,6 +91,22 @@ async def test_shared_beginnings_come_near_the_simulated_truth(rehearsed: bool) 
     assert dollars(found.total.expected) == pytest.approx(true / 1e9, rel=0.15)
     reads = sum(usage.cache_read_input_tokens for one in done for usage in one.calls)
     assert found.total.expected.cache_read_tokens == pytest.approx(reads, rel=0.1)
+
+
+async def test_a_rehearsal_that_ended_before_its_long_documents_is_not_believed() -> None:
+    jobs = [job(n, "Tell me of number {}.", max_tokens=2_000) for n in range(10)]
+
+    async def trial(finished: int) -> BatchEstimate:
+        async def done(batch: BatchSpec, some: Sequence[JobSpec]) -> list[FinishedJob]:
+            return [
+                FinishedJob(1, spec, (Usage(input_tokens=10, output_tokens=100),))
+                for spec in some[:finished]
+            ]
+
+        return await of(jobs, rehearse=done)
+
+    assert (await trial(9)).grounds == {Ground.REHEARSED: 10}
+    assert (await trial(5)).grounds == {Ground.ASSUMED: 10}
 
 
 async def test_a_document_that_is_sure_to_go_on_is_cached() -> None:
