@@ -35,6 +35,7 @@ _GROUNDS = {
     "similar": "finished documents of the model",
     "until": "`until`",
     "prompt": "the length the prompt asks for",
+    "source": "the length of the text to be worked over",
     "max_tokens": "`max_tokens`",
     "assumed": "no word on length: 1,500 tokens assumed",
 }
