@@ -195,6 +195,8 @@ def basis(one: BatchEstimate) -> str:
     counted = one.counts.counted
     if counted:
         inputs = f"input counted for {counted:,} of {one.documents:,} prompts"
+        if refused := one.counts.asked - counted:
+            inputs += f" ({refused:,} more were not counted when asked for)"
     elif one.counts.asked:
         inputs = "input by its characters, since the endpoint does not count tokens"
     else:

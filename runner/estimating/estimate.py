@@ -12,12 +12,13 @@ import anyio.to_thread
 
 from runner.estimating import sampling
 from runner.estimating.amounts import Amounts
-from runner.estimating.clock import Binding, Limits, Load, Speed, time_of
+from runner.estimating.clock import Limits, Speed
+from runner.estimating.duration import times
 from runner.estimating.evidence import Ground, length_of, prompt_characters
 from runner.estimating.forecast import Seen, Span, as_warm, forecast, written_once
 from runner.estimating.result import BatchEstimate, ModelEstimate, together
 from runner.estimating.sampling import Counts
-from runner.estimating.survey import Kind, Known, Survey, chosen
+from runner.estimating.survey import Group, Kind, Known, Shared, Survey, chosen
 from runner.estimating.tokenizer import Tokenizer, tokenizer
 from runner.jobs.price import Price
 from runner.jobs.spec import BatchSpec, JobSpec, canonical_json, shape_hash
@@ -96,10 +97,12 @@ async def estimate(
     finished = _seen(here, survey)
     similar = _seen(elsewhere, survey)
     names = sorted({kind.model for kind in survey.groups})
+    shared = survey.shared()
     estimates = [
         await _of_model(
             model,
-            survey,
+            [group for kind, group in survey.groups.items() if kind.model == model],
+            shared,
             batch=batch,
             traits=traits(model),
             counts=counts,
@@ -112,7 +115,7 @@ async def estimate(
         )
         for model in names
     ]
-    seconds, binding = _times(estimates, batch, await _told_limits(model_names, sources))
+    seconds, binding = times(estimates, batch, await _told_limits(model_names, sources))
     return BatchEstimate(
         batch=batch,
         simulated=sources.simulated,
@@ -261,7 +264,8 @@ def _representative(seen: Sequence[Seen], tried: Sequence[Kind]) -> list[Seen]:
 
 async def _of_model(
     model: str,
-    survey: Survey,
+    groups: Sequence[Group],
+    shared: Mapping[Kind, Shared],
     *,
     batch: BatchSpec,
     traits: ModelTraits,
@@ -274,8 +278,6 @@ async def _of_model(
         rows = await sources.store.learned_by_model(model, simulated=sources.simulated)
     price = sources.price_of(model, batch)
     speed = sources.speed or _speed(rows)
-    groups = [group for kind, group in survey.groups.items() if kind.model == model]
-    shared = [survey.shared(group) for group in groups]
     of_model = {
         ground: as_warm([one for one in seen if one.kind.model == model])
         for ground, seen in sights.items()
@@ -289,16 +291,14 @@ async def _of_model(
             tokenizer=_tokenizer(model, group.kind, counts, rows),
             price=price,
             sights={ground: warm for ground, (warm, _) in of_model.items()},
-            shared=beginning,
+            shared=shared.get(group.kind),
             speed=speed,
         )
-        for group, beginning in zip(groups, shared, strict=True)
+        for group in groups
     ]
     # A beginning is written by one job for all groups.
     beginnings = {
-        one.hash: found.shared_tokens
-        for one, found in zip(shared, forecasts, strict=True)
-        if one is not None
+        shared[one.kind].hash: one.shared_tokens for one in forecasts if one.kind in shared
     }
     once = sum(
         (written_once(tokens, price) for tokens in (*written, *beginnings.values()) if tokens),
@@ -341,32 +341,6 @@ def _speed(rows: Sequence[LearnedCalls]) -> Speed:
     if not seconds or tokens < _ENOUGH_WRITTEN_TOKENS:
         return Speed()
     return Speed(tokens / seconds, 0.0, measured=True)
-
-
-def _times(
-    estimates: Sequence[ModelEstimate], batch: BatchSpec, told: Mapping[str, Limits]
-) -> tuple[tuple[float, float, float], Binding]:
-    """Low, expected and high in seconds, and what the expected one goes by."""
-    limits = batch.limits
-    own = Limits(
-        limits.requests_per_minute,
-        limits.input_tokens_per_minute,
-        limits.output_tokens_per_minute,
-    )
-
-    def seconds(get: Callable[[Span], Amounts]) -> tuple[float, Binding]:
-        loads = []
-        for one in estimates:
-            at_once = limits.concurrency_by_model.get(one.model, limits.concurrency)
-            amounts, expected = get(one.span), one.span.expected.output_tokens
-            longest = one.longest * (amounts.output_tokens / expected if expected else 1.0)
-            loads.append(Load(amounts, longest, one.speed, at_once, rate_class(one.model)))
-        return time_of(loads, concurrency=limits.concurrency, own=own, told=told)
-
-    low, _ = seconds(lambda span: span.low)
-    expected, binding = seconds(lambda span: span.expected)
-    high, _ = seconds(lambda span: span.high)
-    return (low, expected, high), binding
 
 
 async def _told_limits(model_names: Collection[str], sources: Sources) -> dict[str, Limits]:

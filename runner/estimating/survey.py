@@ -144,14 +144,21 @@ class Survey:
             if jobs or len(group.beginnings) < KEPT_BEGINNINGS:
                 group.beginnings[one.hash] = (jobs + 1, characters)
 
-    def shared(self, group: Group) -> Shared | None:
-        """The beginning that saves most of what the group's jobs read; None where they share none
-        with one another or with other jobs."""
-        best: Shared | None = None
-        for digest, (jobs, characters) in group.beginnings.items():
-            among = sum(one.beginnings.get(digest, (0, 0))[0] for one in self.groups.values())
-            if among > 1 and (best is None or jobs * characters > best.jobs * best.characters):
-                best = Shared(digest, jobs, characters)
+    def shared(self) -> dict[Kind, Shared]:
+        """For each group whose jobs share a beginning with one another or with others, the one that
+        saves most of what they read."""
+        among: Counter[bytes] = Counter()
+        for group in self.groups.values():
+            for digest, (jobs, _) in group.beginnings.items():
+                among[digest] += jobs
+        best: dict[Kind, Shared] = {}
+        for kind, group in self.groups.items():
+            for digest, (jobs, characters) in group.beginnings.items():
+                known = best.get(kind)
+                if among[digest] > 1 and (
+                    known is None or jobs * characters > known.jobs * known.characters
+                ):
+                    best[kind] = Shared(digest, jobs, characters)
         return best
 
     def kind_of(self, spec: JobSpec) -> Kind:

@@ -14,7 +14,7 @@ from runner.jobs.spec import ContinuationSpec, JobSpec, Until
 
 def job(prompt: str = "Write about otters.", **changes: object) -> JobSpec:
     spec = JobSpec("a", "claude-haiku-4-5", ({"role": "user", "content": prompt},))
-    return replace(spec, **changes)  # type: ignore[arg-type]
+    return replace(spec, **changes)
 
 
 @pytest.mark.parametrize(
