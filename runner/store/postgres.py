@@ -32,6 +32,8 @@ LOCK_TIMEOUT_S: Final = 10
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 60
 RECYCLE_S: Final = 1_800
 IN_DOUBT_POLL_S: Final = 0.1
+PROMPT_MS: Final = 500
+PASSED_BY_MS: Final = 60_000
 
 # "runn" as a number, like the mark of our files.
 TURN: Final = 0x72756E6E
@@ -60,15 +62,28 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._ahead_ms: float | None = None
+        self._seen_ms = 0.0
 
-    def seen(self, server_ms: int) -> None:
-        """The server has just told its time."""
-        self._ahead_ms = server_ms - _steady_ms()
+    def seen(self, server_ms: int, asked_ms: float) -> None:
+        """The server has just told its time.
+
+        An answer that took long is passed by for a while: it may have been long under way.
+
+        Args:
+            asked_ms: when it was asked, by this machine's steady clock.
+        """
+        now_ms = steady_ms()
+        if (
+            self._ahead_ms is None
+            or now_ms - asked_ms <= PROMPT_MS
+            or now_ms - self._seen_ms > PASSED_BY_MS
+        ):
+            self._ahead_ms, self._seen_ms = server_ms - now_ms, now_ms
 
     def now_ms(self) -> int:
         if self._ahead_ms is None:
             return time.time_ns() // 1_000_000  # nothing was asked of the server yet
-        return round(_steady_ms() + self._ahead_ms)
+        return round(steady_ms() + self._ahead_ms)
 
 
 class PostgresDatabase:
@@ -105,7 +120,8 @@ class PostgresDatabase:
 
     def upgrade(self) -> None:
         def upgrade(connection: Connection) -> None:
-            self._clock.seen(connection.execute(BEGIN_BESIDE).one().now_ms)
+            asked_ms = steady_ms()
+            self._clock.seen(connection.execute(BEGIN_BESIDE).one().now_ms, asked_ms)
             postgres_migrate.upgrade(connection, self.shown, turn=TURN)
 
         self._once(upgrade)
@@ -250,8 +266,9 @@ class PostgresSession:
                 return result
         transaction = await connection.begin()
         try:
+            asked_ms = steady_ms()
             begun = (await connection.execute(BEGIN_BESIDE if beside else BEGIN_IN_TURN)).one()
-            self._clock.seen(begun.now_ms)
+            self._clock.seen(begun.now_ms, asked_ms)
             result = await connection.run_sync(work)
         except BaseException:
             with suppress(Exception):
@@ -347,7 +364,8 @@ def _storable(
     return statement, parameters
 
 
-def _steady_ms() -> float:
+def steady_ms() -> float:
+    """Milliseconds on a clock of this machine that nobody sets."""
     # It runs on while the machine sleeps, and nobody sets it.
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.clock_gettime(clock) * 1000
