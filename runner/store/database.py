@@ -70,6 +70,10 @@ class Database(Protocol):
     def path(self) -> Path | None:
         """The file; None where there is none."""
 
+    @property
+    def one_clock(self) -> bool:
+        """Whether all who use it go by the same clock."""
+
     def missing(self) -> str:
         """What to say where no queue is there yet."""
 

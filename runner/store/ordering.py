@@ -22,6 +22,7 @@ class OrderingStore(ReadingStore):
     def __init__(self, database: Database, now_ms: Callable[[], int]) -> None:
         super().__init__(database)
         self._now_ms = now_ms
+        self._one_clock = database.one_clock and now_ms == database.now_ms
         self._writer = Writer(database, self._patience)
 
     def now_ms(self) -> int:

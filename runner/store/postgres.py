@@ -106,6 +106,10 @@ class PostgresDatabase:
         return f"'{self._url.database or self._url.username}' on {host}"
 
     @property
+    def one_clock(self) -> bool:
+        return True
+
+    @property
     def path(self) -> None:
         return None
 

@@ -46,6 +46,7 @@ class ReadingStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._one_clock = database.one_clock
         self._patience = Patience()
         self._reader = Reader(database, self._patience)
         self._locks = database.locks()
@@ -97,7 +98,11 @@ class ReadingStore:
         machine."""
         here = socket.gethostname()
         return [
-            worker_row(row, self._locks.alive(row.id) if row.host == here else None)
+            worker_row(
+                row,
+                alive=self._locks.alive(row.id) if row.host == here else None,
+                expired=self._one_clock and row.lease_until_ms < self.database.now_ms(),
+            )
             for row in await self._reader.workers()
         ]
 

@@ -443,7 +443,8 @@ class WorkerRow:
     """A process that works on jobs.
 
     `alive` is the operating system's word on a process of this machine; None where it cannot
-    tell, and only the lease can.
+    tell, and only the lease can. `expired` is that of a clock which all share: the lease has run
+    out; False where there is no such clock.
     """
 
     id: str
@@ -452,6 +453,7 @@ class WorkerRow:
     started_ms: int
     lease_until_ms: int
     alive: bool | None
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

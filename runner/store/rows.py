@@ -53,8 +53,9 @@ def page_statement(
     return with_totals(page)
 
 
-def worker_row(row: Row[Any], alive: bool | None) -> WorkerRow:
-    return WorkerRow(row.id, row.host, row.pid, row.started_ms, row.lease_until_ms, alive)
+def worker_row(row: Row[Any], alive: bool | None, expired: bool) -> WorkerRow:
+    lease_until_ms = row.lease_until_ms
+    return WorkerRow(row.id, row.host, row.pid, row.started_ms, lease_until_ms, alive, expired)
 
 
 def with_totals(jobs: Select[Any]) -> Select[Any]:

@@ -36,6 +36,10 @@ class SqliteFile:
         return self._path
 
     @property
+    def one_clock(self) -> bool:
+        return False  # it is this machine's, which somebody may set
+
+    @property
     def shown(self) -> str:
         return str(self._path)
 

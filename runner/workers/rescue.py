@@ -21,6 +21,7 @@ class Rescuer:
     drops with it, so a restart after `kill -9` goes on at once. A process that lives but does not
     renew its lease while we watch loses its jobs after `lease_s`. We measure that on our own clock,
     not by the time it wrote: a wall clock that is set, on either side, rescues nobody too early.
+    Where a server's clock decides for all, its word is taken.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Rescuer:
             if row.alive is False:
                 faults.hit("rescue.before")
                 rescued += await self._store.rescue(row.id, max_rescues=most)
-            elif self._clock() - self._seen[row.id][1] > self._settings.lease_s:
+            elif row.expired or self._clock() - self._seen[row.id][1] > self._settings.lease_s:
                 rescued += await self._store.rescue(
                     row.id, max_rescues=most, lease_until_ms=row.lease_until_ms
                 )

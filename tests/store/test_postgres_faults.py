@@ -15,6 +15,9 @@ from runner.store import postgres
 from runner.store.calls import SAVE
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
+from runner.workers.progress import Progress
+from runner.workers.rescue import Rescuer
+from runner.workers.settings import WorkerSettings
 from tests.postgres import Server
 from tests.proxy import Trouble, a_proxy
 from tests.store.hands import Hands, make_spec, postgres_only
@@ -254,3 +257,17 @@ async def test_no_wall_clock_of_a_worker_decides(
         await Hands(store).register("w1")
         (row,) = await store.workers()
     assert abs(row.started_ms - right() // 1_000_000) < 60_000
+
+
+async def test_a_lease_that_ran_out_by_the_servers_clock_need_not_be_watched(database: str) -> None:
+    """After `kill -9` nobody can tell of the dead but their leases; a restart may find them over."""
+    async with await Store.open(database) as store:
+        hands = Hands(store)
+        await hands.submit(make_spec("a"), make_spec("b"))
+        await hands.claim("living")
+        await hands.claim("dead")
+        await store.renew_lease("dead", lease_ms=-1)
+        await Rescuer(store, "heir", WorkerSettings(), Progress()).look()
+        assert (await hands.job("a")).state is State.EXECUTING
+        assert (await hands.job("b")).state is State.AVAILABLE
+        assert [row.id for row in await store.workers()] == ["living"]

@@ -529,14 +529,11 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_set_aside_stands_for_the_open_calls(self) -> None:
-        with closing(sqlite3.connect(self.path)) as connection:
-            kept = connection.execute(
-                "SELECT reserved_nano_usd, reserved_output_tokens FROM batch"
-            ).fetchone()
-            running = connection.execute(
-                "SELECT coalesce(sum(reserved_nano_usd), 0),"
-                " coalesce(sum(reserved_output_tokens), 0) FROM call WHERE ended_ms IS NULL"
-            ).fetchone()
+        kept = self.stranger.execute("SELECT reserved_nano_usd, reserved_output_tokens FROM batch")
+        running = self.stranger.execute(
+            "SELECT coalesce(sum(reserved_nano_usd), 0),"
+            " coalesce(sum(reserved_output_tokens), 0) FROM call WHERE ended_ms IS NULL"
+        )
         assert kept == running
 
     @invariant()
