@@ -157,6 +157,20 @@ async def test_who_resumes_a_document_goes_on_reading(tmp_path) -> None:
         assert fresh < written
 
 
+async def test_a_shared_beginning_is_found_behind_any_number_of_blocks(tmp_path) -> None:
+    # Some 30 calls of 15 tokens: a read looks back over 20 blocks and no further.
+    names = ("a", "b")
+    many = [growing(name, tokens=400, max_tokens=15, system=SYSTEM) for name in names]
+    async with a_house(tmp_path) as house:
+        await house.submit(*many)
+        await house.worker().run()
+        assert await finished(house, *names)
+        calls = sum([(await house.row(name)).calls for name in names])
+        assert calls > 50
+        assert house.simulator.books.cache_read_tokens >= (calls - 1) * SYSTEM_TOKENS
+        assert house.simulator.books.cache_creation_5m_tokens < 2 * SYSTEM_TOKENS
+
+
 async def test_where_it_is_off_nothing_is_marked(tmp_path) -> None:
     off = Caching.OFF
     async with a_house(tmp_path) as house:
