@@ -201,7 +201,12 @@ class Caching:
             shared = await self._beginnings.prepare(
                 claim.batch_key, found, first=first, tokens=request.tokens_before, worth=worth
             )
-        marked = self._mark(lane, chain, request, shared)
+        try:
+            marked = self._mark(lane, chain, request, shared)
+        except BaseException:
+            for one in shared:  # nobody must wait for a call that will never be made
+                one.close()
+            raise
         if first:
             marked.beginnings = tuple(one.hash for one in found)
             self._beginnings.begun(claim.batch_key, marked.beginnings)
