@@ -197,7 +197,8 @@ class Worker:
                 self._interrupt_all(Interruption.STOP)  # those that were just being claimed
             elif not claims:
                 if self._waits:
-                    await self._waiting.look(await self._our_batches())
+                    busy = {run.claim.batch_key for run in self._running.values()}
+                    await self._waiting.look(await self._our_batches(), busy)
                 if self._until_final and not self._running and await self._all_done():
                     return
                 with anyio.move_on_after(self._settings.poll_s):
@@ -257,7 +258,7 @@ class Worker:
             wished[limit_key] += free
             wished[batch_limit_key(lane.batch_key)] += free
             # What cannot start soon stays in the queue, where others can take it.
-            free = min(free, self._pacing.room(lane.model, by_limit[limit_key]))
+            free = min(free, self._pacing.room(lane.batch_key, lane.model, by_limit[limit_key]))
             if free > 0:
                 by_limit[limit_key] += free
                 lanes.setdefault(lane.batch_key, []).append(Lane(lane.batch_key, lane.model, free))
