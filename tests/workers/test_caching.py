@@ -9,6 +9,7 @@ import pytest
 
 from runner.jobs.spec import BatchLimits, Caching, JobSpec, Until
 from runner.jobs.states import State
+from runner.messages.thrift import Thrift
 from runner.simulator import SimulatorOptions
 from runner.simulator.books import Books
 from runner.simulator.cache import PromptCache
@@ -133,6 +134,31 @@ async def test_a_growing_document_is_read_from_the_cache(tmp_path, model, until)
         assert calls >= 10
         whole = books.input_tokens + books.cache_creation_5m_tokens + books.cache_read_tokens
         assert worth(books) < 0.45 * whole
+
+
+async def test_the_time_between_a_documents_calls_decides(tmp_path, monkeypatch) -> None:
+    gaps: list[float] = []
+    asked: list[float | None] = []
+    real = Thrift.go_on
+
+    def go_on(self, look, gap_s, *rest):
+        asked.append(gap_s)
+        return real(self, look, None if gap_s is None else gap_s + 400, *rest)
+
+    monkeypatch.setattr(Thrift, "went_on", lambda _, gap_s: gaps.append(gap_s))
+    monkeypatch.setattr(Thrift, "go_on", go_on)
+    spec = growing(until=Until(min_words=3_500))
+    async with a_house(tmp_path) as house:
+        await house.submit(spec)
+        await house.worker().run()
+        calls = (await house.row()).calls
+        assert asked[0] is None
+        assert asked[1:] == gaps
+        assert len(gaps) == calls - 1
+        # Of calls six and a half minutes apart only entries for an hour are read.
+        books = house.simulator.books
+        assert books.cache_creation_5m_tokens == 0
+        assert books.cache_creation_1h_tokens > 0
 
 
 async def test_who_resumes_a_document_goes_on_reading(tmp_path) -> None:
