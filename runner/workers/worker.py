@@ -8,6 +8,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from random import Random
 
 import anyio
@@ -15,8 +16,10 @@ from anyio.abc import TaskGroup
 
 from runner import faults
 from runner.errors import RunnerError, StoreBlocked
+from runner.jobs.price import Rates
 from runner.messages.client import MessagesClient
 from runner.messages.pace import batch_limit_key
+from runner.messages.prices import price_of
 from runner.store.records import BatchRow, Claim, Lane, PauseCause
 from runner.store.store import Store
 from runner.workers.caching import Caching
@@ -93,7 +96,7 @@ class Worker:
                 store,
                 batch=lambda key: self._batches[key],
                 slots=self._slots,
-                rates=lambda key, model: self._batches[key].limits.prices.get(model),
+                rates=self._rates,
             ),
             pacing=self._pacing,
             money=Money(client.base_url, lambda key: self._batches[key].limits),
@@ -255,7 +258,7 @@ class Worker:
             wished[limit_key] += free
             wished[batch_limit_key(lane.batch_key)] += free
             # What cannot start soon stays in the queue, where others can take it.
-            free = min(free, self._pacing.room(lane.model, by_limit[limit_key]))
+            free = min(free, self._pacing.room(lane.batch_key, lane.model, by_limit[limit_key]))
             if free > 0:
                 by_limit[limit_key] += free
                 lanes.setdefault(lane.batch_key, []).append(Lane(lane.batch_key, lane.model, free))
@@ -292,6 +295,13 @@ class Worker:
         return not any(
             batch.unfinished and self._may_go_on(batch) for batch in await self._our_batches()
         )
+
+    def _rates(self, batch_key: int, model: str) -> Rates | None:
+        """What calls of a batch to a model cost, short ones; None where nobody knows."""
+        own = self._batches[batch_key].limits.prices
+        url = self._place.client.base_url
+        price = price_of(model, base_url=url, at=datetime.now(UTC), own=own)
+        return None if price is None else price.base
 
     def _slots(self, batch_key: int) -> int:
         """How many calls of a batch may be open at once in this process."""
