@@ -16,9 +16,6 @@ from tests.crash.mortal import Mortal
 from tests.house import job
 
 CHECKPOINT_S = 0.05
-STYLE = (
-    "Write as a patient harbour master would, who has seen many ships and hurries for none. " * 15
-)
 # USD a million tokens, from the price list: input, output, cache write for 5 minutes and for an
 # hour, cache read.
 PRICES = {
