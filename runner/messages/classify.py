@@ -20,7 +20,8 @@ LONGEST_MESSAGE = 300  # characters of the API's own words that we repeat
 
 RUNNER_DOES: Mapping[ErrorKind, str] = {
     ErrorKind.RETRY: "Tries the job again later, from its last saved character.",
-    ErrorKind.RATE_LIMIT: "Rests all calls to that model as long as the API asks; costs no attempt.",
+    ErrorKind.RATE_LIMIT: "Rests all calls on that limit, in every process, as long as the API asks; "
+    "costs no attempt.",
     ErrorKind.CREDENTIALS: "Pauses the batch and says why. Nothing is discarded.",
     ErrorKind.SPEND_CAP: "Pauses the batch and says why. Nothing is discarded.",
     ErrorKind.PREFILL_REFUSED: "Goes on by `turn`, and remembers it for this model and endpoint; "

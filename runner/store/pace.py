@@ -14,6 +14,7 @@ from runner.store.records import LimitSeen, LimitUse
 from runner.store.schema import pace, pace_member, worker
 
 SEEN_MS: Final = 3_000  # who told nothing for so long shares no more
+KEPT_MS: Final = 7 * 24 * 3_600_000
 DOWN: Final = "the API is down: "  # how the cause of a rest begins that an answer ends
 
 _TOLD: Final = ("requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute")
@@ -25,6 +26,10 @@ PROBE: Final = (
     update(pace)
     .where(pace.c.limit_key == bindparam("of_limit"))
     .values(cooled_until_ms=bindparam("until_ms"), updated_ms=bindparam("now_ms"))
+)
+# Each trial run has a simulator at another address, and so a limit of its own.
+FORGET: Final = delete(pace).where(
+    pace.c.updated_ms < bindparam("before_ms"), pace.c.cooled_until_ms < bindparam("now_ms")
 )
 SEE: Final = select(pace)
 MEMBERS: Final = select(pace_member).where(pace_member.c.seen_ms >= bindparam("since_ms"))
@@ -76,6 +81,7 @@ def beat(
     connection: Connection, worker_id: str, uses: Sequence[LimitUse], now_ms: int
 ) -> list[LimitSeen]:
     """Tell what one process uses, and see what all know of the same limits."""
+    connection.execute(FORGET, {"now_ms": now_ms, "before_ms": now_ms - KEPT_MS})
     for use in uses:
         _tell(connection, use, now_ms)
         if use.wished:

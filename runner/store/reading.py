@@ -129,6 +129,10 @@ class ReadingStore:
         """Batches with their counts and token sums, oldest first."""
         return await self._reader.batches(names)
 
+    async def models(self, batch_key: int) -> list[str]:
+        """The models of a batch's unfinished jobs."""
+        return await self._reader.models(batch_key)
+
     def jobs(
         self,
         *,

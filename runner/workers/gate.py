@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from runner.messages.headers import RateLimits
@@ -89,10 +90,17 @@ class Gate:
     def waiting(self) -> int:
         return len(self._begun) + len(self._new)
 
-    def soon(self, seconds: float) -> int:
-        """How many more calls may start within so many seconds, about."""
-        soon = self.limit.soon(self._input_mean, self._output_mean, seconds, self.now_s())
-        return math.ceil(min(soon, 1e6))
+    def soon(self, seconds: float, cap: Cap | None) -> int:
+        """How many more calls may start within so many seconds, about.
+
+        Args:
+            cap: of their batch.
+        """
+        amounts = (self._input_mean, self._output_mean, seconds, self.now_s())
+        soon = min(self.limit.soon(*amounts), 1e6)
+        if cap is not None:
+            soon = min(soon, cap.rates.soon(*amounts))
+        return math.ceil(soon)
 
     def wait(self, waiter: Waiter) -> asyncio.Future[Flight | float]:
         """Let a call wait; the future gives its leave, or seconds for which none will be given."""
@@ -138,7 +146,7 @@ class Gate:
 
     def answered(self, flight: Flight, limits: RateLimits) -> None:
         """A call's answer begins."""
-        self.limit.answered(flight, limits, self.now_s())
+        self.limit.answered(flight, limits, self.now_s(), datetime.now(UTC))
         self.pump()
         self.room()
 
@@ -159,6 +167,12 @@ class Gate:
             lasted_s = self.limit.wrote(waiter.flight, characters, now_s)
             if lasted_s is not None:
                 self._go_on(lasted_s)
+
+    def answers(self) -> None:
+        """The server refused a request for its own sake: so it is there."""
+        lasted_s = self.limit.end_outage(self.now_s())
+        if lasted_s is not None:
+            self._go_on(lasted_s)
 
     def end(self, waiter: Waiter, output_tokens: int, *, exact: bool) -> None:
         """A call is over."""

@@ -129,6 +129,7 @@ class JobRun:
         finally:
             self._place.progress.live.pop(self.claim.job_key, None)
             self._place.caching.left(self.claim)
+            self._place.pacing.left(self.claim)
 
     async def _go_on(self, loaded: LoadedJob) -> None:
         while await self._write(loaded):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import anyio
 
 from runner.errors import CoolingDown, StoreError
 from runner.jobs.call import Usage
-from runner.messages.backoff import RATE_LIMIT_CAP_S, RATE_LIMIT_LEAST_S
+from runner.messages import backoff
 from runner.messages.errors import CallError, ErrorKind
 from runner.messages.headers import RateLimits
 from runner.messages.pace import (
@@ -38,7 +39,8 @@ log = logging.getLogger(__name__)
 
 BEAT_S: Final = 1.0  # between two looks at the other processes and the batches' limits
 # Claimed jobs may stand ready for what can start within so long; others stay in the queue.
-AHEAD_S: Final = 0.5
+AHEAD_S: Final = 1.0
+TOLD_EVERY_S: Final = 0.1  # between two looks at what a stream brought
 NOT_SENT: Final = "not_sent"
 _ACCELERATION: Final = "ramp_limit_exceeded"
 # These are never a job's doing.
@@ -60,6 +62,8 @@ class Permit:
     waiter: Waiter
     flight: Flight
     probe_ms: int = 0
+    _untold_characters: int = 0
+    _told_s: float = -math.inf
 
     def check(self) -> None:
         """The last look before the request is sent.
@@ -81,8 +85,12 @@ class Permit:
         """The call failed; said at once, before another takes its place."""
         if error.kind is ErrorKind.RATE_LIMIT and error.type != NOT_SENT:
             asked_s = error.retry_after_s
-            rest_s = RATE_LIMIT_LEAST_S if asked_s is None else min(asked_s, RATE_LIMIT_CAP_S)
+            rest_s = backoff.RATE_LIMIT_LEAST_S
+            if asked_s is not None:
+                rest_s = min(asked_s, backoff.RATE_LIMIT_CAP_S)
             self.gate.limit.cool_down(rest_s, self.gate.now_s())
+        elif error.kind is not ErrorKind.RETRY and error.type != NOT_SENT:
+            self.gate.answers()
 
     def began(self, rate_limits: RateLimits) -> None:
         """The answer's headers came."""
@@ -94,7 +102,13 @@ class Permit:
 
     def wrote(self, characters: int) -> None:
         """So many more characters were written."""
-        self.gate.wrote(self.waiter, characters)
+        self._untold_characters += characters
+        now_s = self.gate.now_s()
+        # Hundreds of streams, dozens of pieces a second each: all that is counted ten times.
+        if now_s - self._told_s >= TOLD_EVERY_S:
+            self._told_s = now_s
+            self.gate.wrote(self.waiter, self._untold_characters)
+            self._untold_characters = 0
 
     def close(self, usage: Usage | None) -> None:
         """The call is over; None: it was never made."""
@@ -156,14 +170,15 @@ class Pacing:
             self._keys[model] = limit_key(self._credential, self._endpoint, name)
         return self._keys[model]
 
-    def room(self, model: str, running: int) -> int:
+    def room(self, batch_key: int, model: str, running: int) -> int:
         """How many more jobs may be claimed, so that their calls start soon.
 
         Args:
             running: jobs of this process whose calls fall under the same limit.
         """
         gate = self._gate(model)
-        return max(0, gate.soon(AHEAD_S) - (running - gate.limit.in_flight))
+        soon = gate.soon(AHEAD_S, self._caps.get(batch_key))
+        return max(0, soon - (running - gate.limit.in_flight))
 
     def wish(self, wished: Mapping[str, int]) -> None:
         """Say, by limit, how many jobs would run if the limits were all this process's own."""
@@ -209,6 +224,10 @@ class Pacing:
         probe_s = gate.limit.outage.distance_s(self._clock()) if gate.limit.outage.on else 0.0
         return Permit(gate.key, gate, waiter, flight, round(1000 * probe_s))
 
+    def left(self, claim: Claim) -> None:
+        """Nobody works on the job any more."""
+        self._last.pop(claim.job_key, None)
+
     def cooling(self, claim: Claim, cooling: CoolingDown) -> None:
         """The database knows of a rest that this process does not know of yet."""
         gate = self._gate(claim.model)
@@ -223,7 +242,7 @@ class Pacing:
         first = gate.limit.limited(
             flight,
             error.rate_limits,
-            min(seconds, RATE_LIMIT_CAP_S * 1.1),
+            min(seconds, 1.1 * backoff.RATE_LIMIT_CAP_S),
             self._clock(),
             acceleration=error.type == _ACCELERATION,
         )
@@ -290,7 +309,15 @@ class Pacing:
         """Tell what this process uses, hear what the others tell."""
         uses = [self._use(gate) for gate in self._gates.values()]
         uses += [
-            LimitUse(cap.key, cap.name, self._wished.get(cap.key, 0), cap.in_flight)
+            LimitUse(
+                cap.key,
+                cap.name,
+                self._wished.get(cap.key, 0),
+                cap.in_flight,
+                cap.per_minute.requests,
+                cap.per_minute.input_tokens,
+                cap.per_minute.output_tokens,
+            )
             for cap in self._caps.values()
             if cap.per_minute
         ]
@@ -332,7 +359,8 @@ class Pacing:
         limit.rates.set_share(_share(seen, worker_id), now_s)
         if seen.cooled_s > 0:
             self._hear_rest(gate, seen.cooled_s, seen.cause or "")
-        elif limit.outage.on and not (seen.cause or "").startswith(DOWN):
+        elif limit.outage.age_s(now_s) > 2 * BEAT_S and not (seen.cause or "").startswith(DOWN):
+            # (A younger one may not have been written down when this was read.)
             self._tell_end(gate, limit.end_outage(now_s), shared=False)
 
     def _hear_rest(self, gate: Gate, seconds: float, cause: str) -> None:

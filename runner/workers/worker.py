@@ -258,7 +258,7 @@ class Worker:
             wished[limit_key] += free
             wished[batch_limit_key(lane.batch_key)] += free
             # What cannot start soon stays in the queue, where others can take it.
-            free = min(free, self._pacing.room(lane.model, by_limit[limit_key]))
+            free = min(free, self._pacing.room(lane.batch_key, lane.model, by_limit[limit_key]))
             if free > 0:
                 by_limit[limit_key] += free
                 lanes.setdefault(lane.batch_key, []).append(Lane(lane.batch_key, lane.model, free))

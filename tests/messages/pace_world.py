@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
 
 from runner.messages.headers import RateLimits
@@ -46,6 +47,7 @@ class Setting:
     told: bool = True
     guess: float = 1.0
     characters_per_token: float = 5.0
+    used_up: bool = False  # the server's buckets hold a second's worth at first
     most_in_flight: int = 0  # the server refuses more than so many open calls; 0: it does not care
     seed: int = 0
 
@@ -83,6 +85,9 @@ class World:
             setting.burst_s,
             0.0,
         )
+        for bucket in self.server._buckets.values():
+            if setting.used_up:
+                bucket.level = min(bucket.level, bucket.limit / 60)
         self.in_flight = 0
         self.down = False
         self.cooled_until_s = 0.0
@@ -153,6 +158,7 @@ class Process:
                 return
             self._next = None
             self.jobs -= 1
+            world.seen.too_early += world.now_s < world.cooled_until_s
             flight = self.limit.start(expected_in, expected_out, world.now_s)
             self.sent += 1
             delay_s = world.random.uniform(*setting.begin_s) + setting.trip_s / 2
@@ -183,8 +189,6 @@ class Call:
 
     def arrive(self) -> None:
         world = self.world
-        if world.now_s < world.cooled_until_s:
-            world.seen.too_early += 1
         _add(world.seen.requests, world.now_s, 1)
         half_s = world.setting.trip_s / 2
         if world.down:
@@ -192,7 +196,7 @@ class Call:
             return
         try:
             if 0 < world.setting.most_in_flight <= world.in_flight:
-                raise ApiProblem(429, "rate_limit_error", "busy", retry_after_s=2)
+                raise ApiProblem(429, "rate_limit_error", "busy", retry_after_s=2)  # noqa: TRY301
             world.server.admit(self.input_tokens, world.now_s)
         except ApiProblem as problem:
             _add(world.seen.refused, world.now_s, 1)
@@ -214,10 +218,10 @@ class Call:
             return
         world.in_flight += 1
         _add(world.seen.input_tokens, world.now_s, self.input_tokens)
-        headers = world.headers()
+        headers, at = world.headers(), datetime.now(UTC)
 
         def answered() -> None:
-            self.limit.answered(self.flight, headers, world.now_s)
+            self.limit.answered(self.flight, headers, world.now_s, at)
             self.limit.rates.read(self.flight.taken, self.input_tokens, world.now_s)
             self.process.pump()
 

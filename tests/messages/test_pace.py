@@ -1,41 +1,305 @@
-"""Cool-downs: shared by all who call a model, never shortened, over by themselves."""
+"""Pace, in a world whose time is an event queue: limits used to the full, hardly ever met."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.messages.pace import Pace
+from runner.messages.headers import RateLimit, RateLimits
+from runner.messages.pace import Limit, Member, PerMinute, Rates, limit_key, rate_class, share
+from runner.messages.pace.bucket import Bucket
+from runner.messages.pace.level import Level
+from runner.messages.pace.outage import DOUBTFUL_FAILURES, FAILURES, MOST_S, Outage
+from tests.messages.pace_world import Setting, World
+
+TIER = Setting(requests=1_200, input_tokens=2_000_000, output_tokens=400_000)
+BINDS = {
+    "requests": replace(TIER, call_input=(200, 800), call_output=(50, 150)),
+    "input_tokens": replace(TIER, call_input=(1_000, 6_000), call_output=(50, 150)),
+    "output_tokens": replace(
+        TIER, call_output=(300, 900), tokens_per_s=(500, 1_000), first_token_s=0.1
+    ),
+}
 
 
-class Clock:
-    now = 100.0
+@pytest.mark.parametrize("processes", [1, 4])
+@pytest.mark.parametrize(
+    ("burst_s", "used_up"),
+    [(60.0, False), (60.0, True), (1.0, False)],
+    ids=["minute", "used-up minute", "second"],
+)
+@pytest.mark.parametrize("binds", BINDS)
+def test_the_limit_that_binds_is_used_and_not_met(binds, burst_s, used_up, processes):
+    setting = replace(BINDS[binds], burst_s=burst_s, used_up=used_up, processes=processes)
+    world = World(setting)
+    world.run(50)
+    seen = world.seen
+    used = seen.per_minute(getattr(seen, binds), 10, 50) / getattr(TIER, binds)
+    assert used >= 0.95
+    assert sum(seen.refused.values()) <= 0.01 * sum(seen.requests.values())
+    assert seen.too_early == 0
 
-    def __call__(self) -> float:
-        return self.now
+
+def test_long_documents_are_not_begun_faster_than_they_can_be_written():
+    long = replace(TIER, call_output=(2_000, 4_000), tokens_per_s=(60, 100), burst_s=1.0)
+    world = World(long)
+    world.run(110)
+    used = world.seen.per_minute(world.seen.output_tokens, 60, 110) / TIER.output_tokens
+    assert used >= 0.95
+    assert not any(world.seen.refused.values())
 
 
-def test_a_model_rests_for_as_long_as_it_was_told_and_no_other_does():
-    clock = Clock()
-    pace = Pace(clock=clock)
-    pace.cool_down("a", 5)
-    assert (pace.cooling("a"), pace.cooling("b")) == (True, False)
-    clock.now += 4.9
-    assert pace.cooling("a")
-    clock.now += 0.1
-    assert not pace.cooling("a")
+@pytest.mark.parametrize("guess", [0.5, 2.0])
+def test_a_wrong_guess_of_what_calls_need_costs_little(guess):
+    world = World(replace(BINDS["input_tokens"], burst_s=1.0, guess=guess))
+    world.run(40)
+    assert world.seen.per_minute(world.seen.input_tokens, 10, 40) >= 0.95 * TIER.input_tokens
+    assert not any(world.seen.refused.values())
 
 
-@given(st.lists(st.tuples(st.floats(0, 10), st.floats(allow_infinity=False)), max_size=20))
-def test_a_later_shorter_cool_down_shortens_nothing(steps):
-    clock = Clock()
-    pace = Pace(clock=clock)
-    until = -math.inf
-    for passed, seconds in steps:
-        clock.now += passed
-        pace.cool_down("a", seconds)
-        if not math.isnan(seconds):
-            until = max(until, clock.now + max(0.0, seconds))
-        assert pace.cooling("a") is (clock.now < until)
+def test_limits_nobody_tells_are_found_and_a_429_is_obeyed():
+    world = World(Setting(told=False, most_in_flight=20, requests=10**6, call_output=(100, 300)))
+    world.run(90)
+    refused, asked = sum(world.seen.refused.values()), sum(world.seen.requests.values())
+    assert 0 < refused < 0.05 * asked
+    assert world.seen.too_early == 0
+    assert 14 <= world.processes[0].limit.in_flight <= 20
+
+
+def test_a_process_that_comes_or_goes_changes_the_shares_within_two_seconds():
+    world = World(replace(BINDS["requests"], burst_s=1.0, processes=4))
+    world.run(10)
+    shares = [process.limit.rates._share for process in world.processes]
+    assert shares == pytest.approx([0.25] * 4, abs=0.02)
+    for process in world.processes[1:3]:
+        process.alive = False
+    world.run(12)
+    alive = [world.processes[0], world.processes[3]]
+    assert [process.limit.rates._share for process in alive] == pytest.approx([0.5] * 2, abs=0.02)
+    world.run(30)
+    assert world.seen.per_minute(world.seen.requests, 14, 30) >= 0.95 * TIER.requests
+    assert not any(world.seen.refused.values())
+
+
+def test_what_one_process_does_not_need_goes_to_the_others():
+    world = World(replace(BINDS["requests"], processes=2))
+    world.processes[1].jobs = 0
+    world.run(30)
+    assert world.seen.per_minute(world.seen.requests, 10, 30) >= 0.95 * TIER.requests
+
+
+def test_an_hour_without_answers_is_tried_at_growing_distances_and_then_over():
+    world = World(replace(BINDS["output_tokens"], processes=1))
+    world.run(20)
+    world.down = True
+    before = sum(world.seen.requests.values())
+    world.run(20 + 3_600)
+    probes = sum(world.seen.requests.values()) - before
+    (process,) = world.processes
+    assert process.limit.outage.on
+    # Those in the air when it began, then one at a time, about one a minute.
+    assert 60 <= probes <= 120
+    late = [s for s in world.seen.requests if s >= 1_000]
+    assert all(30 <= b - a <= MOST_S + 1 for a, b in pairwise(late))
+    world.down = False
+    world.run(20 + 3_600 + 90)
+    assert not process.limit.outage.on
+    used = world.seen.per_minute(world.seen.output_tokens, 3_690, 3_710)
+    assert used >= 0.95 * TIER.output_tokens
+
+
+# its parts
+
+
+def limit(now_s: float = 0.0) -> Limit:
+    return Limit("a", now_s, Random(1))
+
+
+def test_one_429_holds_all_and_those_refused_together_count_once():
+    one = limit()
+    one.level.open = one.level._unanswered = 10.0
+    flights = [one.start(10, 10, 0.0) for _ in range(10)]
+    assert one.limited(flights[0], RateLimits(), 5.0, 1.0)
+    assert one.level.open == 7.0
+    assert not one.limited(flights[1], RateLimits(), 3.0, 1.1)
+    assert one.level.open == 7.0
+    assert one.wait_s(1, 1, 1.1) == pytest.approx(4.9)
+    for flight in flights:
+        one.end(flight, 0, 1.2, exact=False, success=False)
+    assert one.wait_s(1, 1, 5.99) > 0
+    assert one.wait_s(1, 1, 6.0) == 0.0
+    one.start(1, 1, 6.0)
+    assert one.wait_s(1, 1, 6.0) == float("inf"), "the first goes alone"
+
+
+def test_a_shorter_cool_down_shortens_nothing():
+    one = limit()
+    one.cool_down(10, 0.0)
+    one.cool_down(5, 1.0)
+    one.cool_down(float("nan"), 1.0)
+    assert one.rest_s(2.0) == pytest.approx(8.0)
+
+
+def test_what_is_read_from_the_cache_is_free_and_max_tokens_does_not_count():
+    rates = Rates(0.0, PerMinute(input_tokens=6_000))
+    taken = rates.start(30, 10**6, 0.0)
+    assert rates.wait_s(15, 10**6, 0.0) == 0.0
+    rates.read(taken, 0, 0.0)  # the whole of it was read from the cache
+    assert rates.wait_s(45, 0, 0.0) == 0.0
+    rates.read(taken, 5_000, 0.0)  # more was billed than was foreseen
+    assert rates.wait_s(1, 0, 0.0) == pytest.approx((5_000 - 49 + 1) / 98, rel=0.02)
+
+
+def test_headers_teach_the_limits_and_their_absence_nothing():
+    rates = Rates(0.0)
+    assert rates.wait_s(10**9, 10**9, 0.0) == 0.0
+    rates.told(RateLimits(), 0.0)
+    assert not rates.per_minute
+    rates.told(RateLimits(requests=RateLimit(60, 59), output_tokens=RateLimit(8_000, 8_000)), 0.0)
+    assert rates.per_minute == PerMinute(requests=60, output_tokens=8_000)
+    rates.start(1, 1, 0.0)
+    assert rates.wait_s(1, 1, 0.0) == pytest.approx(1 / 1.02, rel=0.01)
+    rates.told(RateLimits(requests=RateLimit(120, 72)), 0.0)
+    assert rates.wait_s(1, 1, 0.0) == pytest.approx(0.5 / 0.98)
+
+
+def test_a_combined_limit_counts_input_at_once_and_output_as_it_comes():
+    rates = Rates(0.0, PerMinute(tokens=60_000))
+    taken = rates.start(900, 100, 0.0)
+    assert rates.wait_s(1, 1, 0.0) > 0
+    assert rates.wait_s(1, 1, 2.0) == 0.0
+    rates.wrote(taken, 40_000, 2.0)  # 10,000 tokens
+    assert rates.wait_s(1, 1, 2.0) > 1
+    rates.end(taken, 0, 2.0, exact=False)
+
+
+def test_nothing_counts_of_a_call_that_was_never_sent():
+    one = limit()
+    one.rates.set_limits(PerMinute(60, 6_000, 6_000), 0.0)
+    flight = one.start(49, 10, 0.0)
+    assert one.wait_s(1, 1, 0.0) > 0
+    one.cancel(flight, 0.0)
+    one.cancel(flight, 0.0)
+    assert (one.in_flight, one.unanswered, one.wait_s(1, 1, 0.0)) == (0, 0, 0.0)
+
+
+@given(
+    st.floats(1, 1e6),
+    st.lists(st.tuples(st.floats(0, 5), st.floats(0.01, 1e5)), max_size=40),
+)
+def test_a_bucket_gives_no_more_than_flows_in(per_minute, steps):
+    bucket = Bucket(per_minute / 60, 0.5, 0.0)
+    now_s, taken, largest = 0.0, 0.0, 0.0
+    for passed_s, amount in steps:
+        now_s += passed_s
+        if bucket.wait_s(amount, now_s) == 0:
+            bucket.take(amount, now_s)
+            taken, largest = taken + amount, max(largest, amount)
+        flowed = bucket.capacity + now_s * per_minute / 60
+        assert taken <= (flowed + largest) * (1 + 1e-6) + 1e-6
+
+
+def test_a_level_doubles_then_creeps_and_is_cut():
+    level = Level(0.0)
+    for in_flight in range(1, 33):
+        assert level.free(in_flight - 1, 0)
+        level.answered(in_flight, 0.0)
+    assert level.open == 33
+    level.limited(33, 1.0)
+    assert level.open == pytest.approx(23.1)
+    assert level.free(20, 0)
+    assert not level.free(20, 1), "after a 429 the first goes alone"
+    for _ in range(40):
+        level.answered(int(level.open), 2.0)
+    assert 29 < level.open < 32, "quick up to where it was met, then slow"
+    level.troubled(3.0)
+    before = level.open
+    level.answered(100, 4.0)
+    assert level.open == before
+
+
+def test_an_acceleration_429_lowers_the_ramp_and_a_quiet_minute_raises_it():
+    level = Level(0.0)
+    for _ in range(3):
+        level.limited(1, 0.0, acceleration=True)
+    assert level.ramp == 1 / 8
+    level.answered(1, 1.0)
+    assert level.open == pytest.approx(1 + 1 / 8)
+    level.answered(1, 61.0)
+    assert level.ramp == 1 / 4
+
+
+def test_an_outage_needs_more_where_the_errors_may_be_the_jobs_own():
+    sure, doubtful = Outage(Random(1)), Outage(Random(1))
+    assert [sure.failed("x", 0.0, servers_own=True) for _ in range(FAILURES)][-1]
+    doubts = [doubtful.failed("x", 0.0, servers_own=False) for _ in range(DOUBTFUL_FAILURES)]
+    assert doubts == [False] * (DOUBTFUL_FAILURES - 1) + [True]
+    assert sure.rest_s(0.0) > 0
+    assert sure.succeeded(7.0) == 7.0
+    assert sure.succeeded(8.0) is None
+    assert sure.rest_s(8.0) == 0
+
+
+def test_mostly_failures_are_a_storm_even_with_a_success_now_and_then():
+    outage = Outage(Random(1))
+    for n in range(20):
+        if n % 3:
+            outage.failed("x", 0.0, servers_own=True)
+        else:
+            outage.succeeded(0.0)
+    assert outage.stormy
+    assert not outage.on
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from("abcdef"),
+        st.builds(Member, st.integers(0, 50), st.integers(1, 200)),
+        min_size=1,
+    )
+)
+def test_shares_make_one_at_most_and_nobody_gets_nothing(members):
+    shares = {name: share(members, name) for name in members}
+    assert sum(shares.values()) <= 1 + 1e-9
+    assert all(part > 0 for part in shares.values())
+    # Whoever wishes more gets no less.
+    ordered = sorted(members, key=lambda name: (members[name].wished, name))
+    parts = [shares[name] for name in ordered]
+    assert parts == pytest.approx(sorted(parts))
+
+
+def test_equal_wishes_are_equal_shares_and_what_is_left_is_given_on():
+    hungry = Member(20, 100)
+    assert share(dict.fromkeys("abcd", hungry), "a") == 0.25
+    members = {"a": Member(2, 2), "b": hungry, "c": hungry}
+    assert share(members, "a") == pytest.approx(2.2 / 42)
+    assert share(members, "b") == pytest.approx((1 - 2.2 / 42) / 2)
+    assert share({}, "new") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("claude-opus-4-1-20250805", "claude-opus-4.x"),
+        ("claude-opus-4-8", "claude-opus-4.x"),
+        ("claude-sonnet-4-6", "claude-sonnet-4.x"),
+        ("claude-sonnet-5", "claude-sonnet-5"),
+        ("claude-opus-5-5", "claude-opus-5-5"),
+        ("claude-haiku-4-5-20251001", "claude-haiku-4-5"),
+        ("claude-haiku-4-5", "claude-haiku-4-5"),
+        ("local-model", "local-model"),
+    ],
+)
+def test_which_models_share_their_limits(model, name):
+    assert rate_class(model) == name
+
+
+def test_a_limit_is_known_by_all_three_and_gives_no_key_away():
+    keys = {limit_key(c, e, m) for c in ("x", "y") for e in ("u", "v") for m in ("m", "n")}
+    assert len(keys) == 8
+    assert all(len(key) == 16 for key in keys)

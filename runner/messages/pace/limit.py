@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from random import Random
 
 from runner.messages.headers import RateLimits
@@ -91,9 +92,15 @@ class Limit:
         self.unanswered += 1
         return Flight(self.rates.start(input_tokens, output_tokens, now_s), now_s)
 
-    def answered(self, flight: Flight, limits: RateLimits, now_s: float) -> None:
-        """The call's answer begins."""
-        self.rates.told(limits, now_s)
+    def answered(
+        self, flight: Flight, limits: RateLimits, now_s: float, at: datetime | None = None
+    ) -> None:
+        """The call's answer begins.
+
+        Args:
+            at: the time of day; see `Rates.told`.
+        """
+        self.rates.told(limits, now_s, at)
         if not flight.answered:
             flight.answered = True
             self.unanswered -= 1

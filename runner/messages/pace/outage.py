@@ -36,6 +36,10 @@ class Outage:
     def on(self) -> bool:
         return self.began_s is not None
 
+    def age_s(self, now_s: float) -> float:
+        """Seconds since it began; 0 where none is on."""
+        return 0.0 if self.began_s is None else now_s - self.began_s
+
     @property
     def stormy(self) -> bool:
         """Whether so much fails that a failure says nothing of the job that met it."""
@@ -74,8 +78,7 @@ class Outage:
 
     def distance_s(self, now_s: float) -> float:
         """Seconds from one probe to the next: they grow with the outage."""
-        age_s = 0.0 if self.began_s is None else now_s - self.began_s
-        return min(MOST_S, max(_FIRST_S, age_s / 2))
+        return min(MOST_S, max(_FIRST_S, self.age_s(now_s) / 2))
 
     def probing(self, now_s: float) -> None:
         """A probe goes; no other until it comes to something, or the time has passed again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from runner.messages.headers import RateLimit, RateLimits
@@ -12,11 +13,15 @@ from runner.messages.pace.streamed import Streamed, Written
 
 # Of a limit that is taken at the beginning of a request: what is left covers clocks that differ.
 USE = 0.98
+# More than all of it while the server has plenty left: so what a busy moment lost is made good.
+_USE_MORE = 0.04
+_PLENTY = 0.6  # the part of the server's bucket above which there is plenty
 BURST_S = 0.5  # less than the second's worth that the strictest server holds
 _EASE = 0.85  # after a refusal: who else uses this limit is unknown to us
 _RECOVER_PER_S = 0.01
 _RECOVER_EVERY_S = 0.5
-_SCARCE = 0.1  # the share of a limit below which somebody else must be using it
+_HELD_MOST_S = 60.0
+_HELD_SEEN_BELOW = 0.9  # a fuller bucket does not show how much it holds
 
 
 class Kind(StrEnum):
@@ -72,6 +77,8 @@ class Rates:
         self._limits: dict[Kind, int] = {}
         self._taken: dict[Kind, Bucket] = {}
         self._streamed: dict[Kind, Streamed] = {}
+        self._more: dict[Kind, float] = {}
+        self._held_s: dict[Kind, float] = {}  # seconds' worth that the server's buckets hold
         self._share = 1.0
         self._ease = 1.0
         self._eased_s = now_s
@@ -176,8 +183,13 @@ class Rates:
             if (streamed := self._streamed.get(kind)) is not None:
                 streamed.cancel(written, now_s)
 
-    def told(self, limits: RateLimits, now_s: float) -> None:
-        """The server told its limits beside an answer, and what is left of them."""
+    def told(self, limits: RateLimits, now_s: float, at: datetime | None = None) -> None:
+        """The server told its limits beside an answer, and what is left of them.
+
+        Args:
+            at: the time of day, by which it says when they will be whole again; None leaves that
+                out of account.
+        """
         for kind, told in (
             (Kind.REQUESTS, limits.requests),
             (Kind.INPUT, limits.input_tokens),
@@ -185,7 +197,7 @@ class Rates:
             (Kind.TOKENS, limits.tokens),
         ):
             if told is not None:
-                self._told(kind, told, now_s)
+                self._told(kind, told, now_s, at)
 
     def refused(self, now_s: float) -> None:
         """The server refused a request for one of these limits: use less for a while."""
@@ -193,18 +205,25 @@ class Rates:
         self._ease = max(0.25, self._ease * _EASE)
         self._rate(now_s)
 
-    def _told(self, kind: Kind, told: RateLimit, now_s: float) -> None:
+    def _told(self, kind: Kind, told: RateLimit, now_s: float, at: datetime | None) -> None:
         self._set(kind, told.limit, now_s)
         limit = self._limits.get(kind)
         if told.remaining is None or limit is None:
             return
+        left = min(1.0, told.remaining / limit)
+        if at is not None and told.reset is not None and left < _HELD_SEEN_BELOW:
+            # The time is told in whole seconds.
+            whole_s = (told.reset - at).total_seconds() + 0.5
+            self._held_s[kind] = max(1.0, min(_HELD_MOST_S, whole_s / (1 - left)))
+        left_s = self._held_s.get(kind, 1.0) * left
         if (streamed := self._streamed.get(kind)) is not None:
-            streamed.told(limit, told.remaining, now_s)
-        elif (bucket := self._taken.get(kind)) is not None and told.remaining < _SCARCE * limit:
-            # Ours alone would not have used it up. (A large request may have: then the bucket
-            # is in debt already, and stays so.)
-            bucket.fill(now_s)
-            bucket.level = min(bucket.level, 0.0)
+            streamed.told(limit, left, left_s, now_s)
+        elif (bucket := self._taken.get(kind)) is not None:
+            self._more[kind] = _USE_MORE * max(0.0, (left - _PLENTY) / (1 - _PLENTY))
+            bucket.set_rate(self._per_s(kind), now_s)
+            # Ours alone would leave more than that. (After a large request it does not: then the
+            # bucket is in debt already, and stays so.)
+            bucket.level = min(bucket.level, max(0.0, left_s * bucket.per_s))
 
     def _set(self, kind: Kind, limit: int | None, now_s: float) -> None:
         if not limit or limit == self._limits.get(kind):
@@ -218,7 +237,7 @@ class Rates:
             self._taken[kind] = Bucket(self._per_s(kind), BURST_S, now_s)
 
     def _per_s(self, kind: Kind) -> float:
-        use = USE if kind in (Kind.REQUESTS, Kind.INPUT) else 1.0
+        use = USE + self._more.get(kind, 0.0) if kind in (Kind.REQUESTS, Kind.INPUT) else 1.0
         return self._limits[kind] / 60 * self._share * self._ease * use
 
     def _rate(self, now_s: float) -> None:

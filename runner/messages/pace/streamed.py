@@ -21,6 +21,7 @@ _AIM = 0.6  # of the mirror that we aim at: neither empty (refused) nor full (wa
 _UNSURE_PER_S = 0.05  # how much more must be there for each second since the server told it
 _UNSURE_MOST = 0.9
 _GAIN = 0.15  # how far the rate gives way, at most, when the mirror is full or empty
+_SAVE = 0.01  # how much is left unused so that a minute's bucket fills up again
 _GAIN_UNKNOWN = 0.05  # the same while nobody knows how long calls take
 _POLL_S = 0.02  # what cannot be foretold is looked at again so soon
 _MEMORY_S = 3.0  # how long measured speeds count
@@ -67,6 +68,7 @@ class Streamed:
         self._ended_s = 0.0
         self._ended_stream_s = 0.0
         self._told_s = now_s
+        self._left = _AIM  # of the server's bucket, as it was last told
         self._known_characters = 0.0
         self._known_tokens = 0.0
 
@@ -169,20 +171,21 @@ class Streamed:
         self._take(-call.at_once, now_s)
         self._admission.take(-call.admitted, now_s)
 
-    def told(self, limit: int, remaining: int, now_s: float) -> None:
-        """The server said how much of its limit is left: it knows better than we do."""
+    def told(self, limit: int, left: float, left_s: float, now_s: float) -> None:
+        """The server said how much of its limit is left: it knows better than we do.
+
+        Args:
+            left: the part of its bucket that is left.
+            left_s: the same as seconds' worth of the limit.
+        """
         self._mirror.fill(now_s)
         self._told_s = now_s
-        if remaining == 0 or limit >= _TOLD_EXACTLY_FROM:
-            share = min(1.0, (remaining + (_ROUNDED_BY / 2 if remaining else 0)) / limit)
-            told = share * self._mirror.capacity
+        if left == 0 or limit >= _TOLD_EXACTLY_FROM:
+            self._left = left
+            half_step_s = 60 * _ROUNDED_BY / 2 / limit
+            told = min(self._mirror.capacity, (left_s + half_step_s) * self._mirror.per_s)
             # A debt is told as 0.
-            self._mirror.level = told if remaining else min(self._mirror.level, 0.0)
-
-    def empty(self, now_s: float) -> None:
-        """The server refused a request for this limit: nothing is left of it."""
-        self._mirror.fill(now_s)
-        self._mirror.level = min(self._mirror.level, 0.0)
+            self._mirror.level = told if left else min(self._mirror.level, 0.0)
 
     def _take(self, tokens: float, now_s: float) -> None:
         self._mirror.take(tokens, now_s)
@@ -208,7 +211,13 @@ class Streamed:
         if self._ended >= _ENDED_FOR_MEAN:
             # What is begun too much streams as long as a call lasts, and the mirror holds little.
             most = min(_GAIN, _MIRROR_S * self._ended / self._ended_s)
-        return 1.0 + most * max(-1.0, min(1.0, (self.level - _AIM) / (1.0 - _AIM)))
+        if self.level < _AIM:
+            return 1.0 - most * min(1.0, (_AIM - self.level) / (1.0 - _AIM))
+        # A bucket of a minute is not used up for being used to the full.
+        left = min(self.level, self._left) if self._left < 1 else self.level
+        if left < _AIM:
+            return 1.0 - min(most, _SAVE)
+        return 1.0 + most * (left - _AIM) / (1.0 - _AIM)
 
     def _calls_fed(self) -> float:
         """As many calls as the limit feeds, at the speed that calls have shown."""
