@@ -137,6 +137,28 @@ def test_one_429_holds_all_and_those_refused_together_count_once():
     assert one.wait_s(1, 1, 6.0) == float("inf"), "the first goes alone"
 
 
+def test_nothing_grows_while_much_fails():
+    one = limit()
+    one.level.open = one.level._unanswered = 100.0
+
+    def call(*, fails: bool) -> None:
+        flight = one.start(1, 1, 0.0)
+        if fails:
+            one.failed(flight, "500", 0.0, servers_own=True)
+        else:
+            one.answered(flight, RateLimits(), 0.0)
+        one.end(flight, 1, 0.0, exact=not fails, success=not fails)
+
+    for n in range(20):
+        call(fails=n % 4 == 0)
+    grown = one.level._unanswered
+    call(fails=False)
+    assert one.level._unanswered == grown
+    for _ in range(20):
+        call(fails=False)
+    assert one.level._unanswered > grown
+
+
 def test_a_shorter_cool_down_shortens_nothing():
     one = limit()
     one.cool_down(10, 0.0)
@@ -217,10 +239,6 @@ def test_a_level_doubles_then_creeps_and_is_cut():
     for _ in range(40):
         level.answered(int(level.open), 2.0)
     assert 29 < level.open < 32, "quick up to where it was met, then slow"
-    level.troubled(3.0)
-    before = level.open
-    level.answered(100, 4.0)
-    assert level.open == before
 
 
 def test_an_acceleration_429_lowers_the_ramp_and_a_quiet_minute_raises_it():
