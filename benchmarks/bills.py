@@ -37,6 +37,7 @@ class Shape:
         own_tokens: of each job's prompt behind it.
         answer_tokens: what a call writes at most.
         call_s: how long a call takes.
+        uneven: how much longer or shorter single calls take, as a part of that.
         pause_s: between two calls of a document.
         known: each job's `until` asks for as many words as its document has.
         misjudged: by how much prompts are misjudged before the API has counted one.
@@ -52,6 +53,7 @@ class Shape:
     pause_s: float = 0.0
     known: bool = False
     misjudged: float = 1.0
+    uneven: float = 0.0
 
 
 @dataclass
@@ -118,6 +120,10 @@ class _Batch:
     def _at(self, when: float, kind: int, job: _Job) -> None:
         self.count += 1
         heapq.heappush(self.events, (when, kind, self.count, job))
+
+    def _call_s(self, job: _Job) -> float:
+        luck = Random(job.number * 1_000 + job.made).uniform(-1, 1)
+        return self.shape.call_s * (1 + luck * self.shape.uneven)
 
     def _tokens(self, block: int, *, guess: bool = False) -> float:
         """Input up to a place: -1 the shared beginning, 0 the prompt, n the n-th call's text."""
@@ -200,7 +206,7 @@ class _Batch:
             self.leader = job.number
             self._at(now + LAG_S, 1, job)
         else:
-            self._at(now + shape.call_s, 1, job)
+            self._at(now + self._call_s(job), 1, job)
 
     def _billed(self, now: float, job: _Job, marks: dict[int, Ttl], whole: float) -> Usage:
         def key(block: int) -> tuple[int, int]:
@@ -248,7 +254,7 @@ class _Batch:
             for waiting in self.waiting:
                 self._at(now, 0, waiting)
             self.waiting = []
-            self._at(now - LAG_S + shape.call_s, 1, job)
+            self._at(now - LAG_S + self._call_s(job), 1, job)
             return
         job.made += 1
         cut = job.made < job.calls
@@ -286,4 +292,5 @@ def shape(random: Random, *, known: bool | None = None) -> Shape:
         pause_s=random.choice((0.0, 0.0, 0.0, 2.0, 60.0, 400.0)),
         known=random.random() < 0.3 if known is None else known,
         misjudged=random.uniform(0.7, 1.5),
+        uneven=random.choice((0.0, 0.1, 0.3)),
     )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import re
@@ -119,7 +120,7 @@ class Server:
 
     def end(self) -> None:
         self._process.terminate()
-        self._process.wait()
+        self._process.communicate()
 
 
 @dataclass
@@ -428,7 +429,7 @@ def picture(owner: Owner, *words: str) -> str:
 
     shown = owner.types(*words).rstrip("\n")
     width = max(len(line) for line in shown.splitlines())
-    console = Console(record=True, width=max(60, width), file=(owner.folder / "null").open("w"))
+    console = Console(record=True, width=max(60, width), file=io.StringIO())
     console.print(Text.assemble(("$ ", "bold green"), (f"runner {' '.join(words)}", "bold")))
     console.print(Text(shown), soft_wrap=True)
     svg = console.export_svg(title="the morning after", unique_id="morning")

@@ -1,12 +1,15 @@
 """A soak: processes that share a file are killed again and again while the API has bad days.
 
 Run: python benchmarks/soak.py [--minutes 30] [--processes 4] [--kill-every-s 10] [--jobs 0]
+     [--max-cost-usd 0]
 
 Each of the processes works on the same database; one of them, drawn by lot, dies by SIGKILL every
 `--kill-every-s` seconds and another takes its place. The simulated API answers one request in five
 with a fault of some kind. The queue is kept filled; when the time is up nobody is killed any more,
 the rest is finished, and every document is compared with the one that an endless answer would have
 given. `--jobs N` instead submits N short jobs at once, kills nobody, and ends when they are done.
+`--max-cost-usd X` gives the batch a budget, which runs out and is raised by as much again and again;
+what is spent and set aside is compared with it at every kill.
 
 Prints one JSON object; the exit status is 1 if any document is wrong or anything is left open.
 """
@@ -25,11 +28,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from runner.jobs.price import nano_usd, usd
 from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec
 from runner.jobs.states import State
 from runner.library import documents, lift_pauses, open_store
 from runner.messages.client import MessagesClient
 from runner.simulator import Simulator, SimulatorOptions
+from runner.store.records import PauseCause
 from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
@@ -129,6 +134,33 @@ class Fleet:
             await process.wait()
 
 
+class Purse:
+    """The batch's budget: raised each time it runs out, and never to be passed."""
+
+    def __init__(self, step_usd: float) -> None:
+        self._step = nano_usd(step_usd)
+        self._most = self._step or None
+        self.raised = 0
+        self.passed = 0
+        self.spent_usd = 0.0
+
+    @property
+    def batch(self) -> BatchSpec:
+        limits = BatchLimits(concurrency=1000, max_attempts=1000, max_cost_nano_usd=self._most)
+        return BatchSpec("soak", limits)
+
+    async def look(self, store: Store) -> None:
+        (row,) = await store.batches()
+        self.spent_usd = float(usd(row.cost_nano_usd))
+        if self._most is None:
+            return
+        self.passed += row.cost_nano_usd + row.reserved_nano_usd > self._most
+        if row.paused is PauseCause.BUDGET:
+            self._most += self._step
+            self.raised += 1
+            await store.submit(self.batch, [])
+
+
 async def wrong_documents(store: Store, simulator: Simulator) -> tuple[int, int, Counter[str]]:
     """Documents in all, those that are not byte for byte the true ones, and how they ended."""
     count = wrong = 0
@@ -157,9 +189,9 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> int:
     )
     database = folder / "runner.db"
     async with Simulator(options) as simulator, open_store(database) as store:
-        batch = BatchSpec("soak", BatchLimits(concurrency=1000, max_attempts=1000))
+        purse = Purse(arguments.max_cost_usd)
         submitted = arguments.jobs or WAITING_AT_LEAST
-        await store.submit(batch, [spec(n, short=short) for n in range(submitted)])
+        await store.submit(purse.batch, [spec(n, short=short) for n in range(submitted)])
         command = [sys.executable, __file__, "--work", str(database), simulator.base_url]
         fleet = Fleet(command + ["--until-final"] * short, arguments.processes, arguments.seed)
         started = time.monotonic()
@@ -168,8 +200,8 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> int:
             for process in fleet.processes:
                 await process.wait()
         else:
-            submitted = await bad_days(arguments, store, fleet, batch, submitted)
-            await finish(store, fleet)
+            submitted = await bad_days(arguments, store, fleet, purse, submitted)
+            await finish(store, fleet, purse)
         await fleet.stop()
         seconds = time.monotonic() - started
         count, wrong, states = await wrong_documents(store, simulator)
@@ -198,15 +230,19 @@ async def soak(arguments: argparse.Namespace, folder: Path) -> int:
             "calls_left_open": open_calls.fetchone()[0],
             "workers_left": len(await store.workers()),
             "check": await store.check(),
+            "spent_usd": purse.spent_usd,
+            "budget_raised": purse.raised,
+            "budget_passed": purse.passed,
             "sqlite": sqlite3.sqlite_version,
         }
     print(json.dumps(result, indent=2))
     well = not (wrong or result["calls_left_open"] or result["check"] or books.divergences)
+    well = well and not purse.passed
     return 0 if well and count == submitted else 1
 
 
 async def bad_days(
-    arguments: argparse.Namespace, store: Store, fleet: Fleet, batch: BatchSpec, submitted: int
+    arguments: argparse.Namespace, store: Store, fleet: Fleet, purse: Purse, submitted: int
 ) -> int:
     """Kill and fill until the time is up; how many jobs were submitted."""
     end = time.monotonic() + 60 * arguments.minutes
@@ -214,23 +250,26 @@ async def bad_days(
         await asyncio.sleep(arguments.kill_every_s)
         await fleet.fill()
         await fleet.kill_one()
+        await purse.look(store)
         await lift_pauses(store)
         missing = WAITING_AT_LEAST - await store.unfinished()
         if missing > 0:
             await store.submit(
-                batch, [spec(n, short=False) for n in range(submitted, submitted + missing)]
+                purse.batch, [spec(n, short=False) for n in range(submitted, submitted + missing)]
             )
             submitted += missing
         print(f"{fleet.kills} kills, {submitted} jobs", file=sys.stderr)
     return submitted
 
 
-async def finish(store: Store, fleet: Fleet) -> None:
+async def finish(store: Store, fleet: Fleet, purse: Purse) -> None:
     """Wait until everything is final; the API's faults go on, only nobody is killed."""
     while await store.unfinished():
         await fleet.fill()
+        await purse.look(store)
         await lift_pauses(store)
         await asyncio.sleep(1)
+    await purse.look(store)
 
 
 def main() -> int:
@@ -239,6 +278,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--kill-every-s", type=float, default=10)
     parser.add_argument("--jobs", type=int, default=0)
+    parser.add_argument("--max-cost-usd", type=float, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", nargs=2, metavar=("DATABASE", "URL"), help=argparse.SUPPRESS)
     parser.add_argument("--until-final", action="store_true", help=argparse.SUPPRESS)

@@ -15,6 +15,7 @@ import math
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ import anyio
 from runner.continuation.document import GrowingDocument, fold
 from runner.errors import UsageError
 from runner.jobs.jobfile import JobFile, read_job_file
+from runner.jobs.price import usd
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
 from runner.messages.client import MessagesClient
+from runner.messages.prices import is_priced
 from runner.store.records import JobRow, OnConflict, PauseCause, SavedCall, SubmitReceipt
 from runner.store.store import Store
 from runner.workers.progress import Progress
@@ -51,7 +54,9 @@ class Document:
         finish: how the document ended; None while it has not.
         complete: it is whole. A cut, failed or unfinished document is not.
         error: why it failed or waits.
-        calls: what was asked for it, with seams and usage, in order.
+        calls: what was asked for it, with seams, usage and cost, in order.
+        cost_usd: what its job cost so far, as far as the price is known.
+        unpriced_calls: calls whose price nobody knows; they stand in no cost.
     """
 
     id: str
@@ -63,6 +68,8 @@ class Document:
     error: str | None = None
     calls: tuple[SavedCall, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    cost_usd: Decimal = Decimal(0)
+    unpriced_calls: int = 0
 
 
 @asynccontextmanager
@@ -106,19 +113,41 @@ async def submit(
     Raises:
         JobFileError: the file was refused, whole; nothing is queued.
         SubmitConflict: an id is known with another prompt; nothing is queued.
-        UsageError: the batch holds documents of the other kind, simulated or real.
+        UsageError: the batch holds documents of the other kind, simulated or real; or it has a
+            budget in money, and the price of a model is not known.
     """
     if isinstance(jobs, (str, Path)):
         path, name = Path(jobs), batch.name if isinstance(batch, BatchSpec) else batch
-        jobs = await anyio.to_thread.run_sync(lambda: read_job_file(path, batch=name))
+        jobs = await anyio.to_thread.run_sync(
+            lambda: read_job_file(path, batch=name, is_priced=is_priced)
+        )
     if isinstance(jobs, JobFile):
         return await store.submit(
             jobs.batch, jobs.jobs, on_conflict=on_conflict, simulated=simulated
         )
     if batch is None:
         raise UsageError("jobs that come from no file need a batch name: submit(…, batch=NAME)")
-    spec = batch if isinstance(batch, BatchSpec) else BatchSpec(batch)
-    return await store.submit(spec, tuple(jobs), on_conflict=on_conflict, simulated=simulated)
+    spec, jobs = batch if isinstance(batch, BatchSpec) else BatchSpec(batch), tuple(jobs)
+    for job in jobs:
+        _refuse_unpriced(spec, job)
+    return await store.submit(spec, jobs, on_conflict=on_conflict, simulated=simulated)
+
+
+def _refuse_unpriced(batch: BatchSpec, job: JobSpec) -> None:
+    """Refuse a budget in money that cannot be kept, for nobody knows the price of the job.
+
+    Raises:
+        UsageError: so it is.
+    """
+    own = job.continuation.max_cost_nano_usd
+    if batch.limits.max_cost_nano_usd is None and own is None:
+        return
+    if not is_priced(job, batch.limits.prices):
+        raise UsageError(
+            f"the price of {job.model} is not known, so the budget of "
+            f"{f'job {job.id}' if own is not None else f'batch {batch.name}'} cannot be kept. "
+            "Give it in BatchLimits(prices={model: Rates(…)}). Nothing was queued."
+        )
 
 
 @asynccontextmanager
@@ -274,4 +303,6 @@ async def _document(store: Store, row: JobRow) -> Document:
         error=row.error,
         calls=tuple(calls),
         metadata=row.metadata,
+        cost_usd=usd(row.cost_nano_usd),
+        unpriced_calls=row.unpriced_calls,
     )

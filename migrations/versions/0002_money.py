@@ -32,6 +32,53 @@ LEARNED = (
 )
 PRICES = ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read")
 
+LEDGER = """\
+CREATE VIEW ledger AS SELECT
+  batch.name AS batch,
+  batch.simulated AS simulated,
+  job.id AS job,
+  call.job_key AS job_key,
+  call.key AS call_key,
+  call.number AS number,
+  call.model AS model,
+  date(call.started_ms / 1000, 'unixepoch') AS day,
+  call.stop_reason AS stop_reason,
+  call.request_id AS request_id,
+  call.superseded AS superseded,
+  call.usage_estimated AS estimated,
+  (call.input_tokens + call.cache_creation_input_tokens + call.cache_read_input_tokens) AS all_input_tokens,
+  call.output_tokens AS output_tokens,
+  call.cost_nano_usd / 1e9 AS cost_usd,
+  ((CASE
+  WHEN call.superseded THEN 0
+  WHEN call.number = 1 THEN 1
+  WHEN call.resume_at > 0 THEN 0
+  ELSE NOT EXISTS (
+    SELECT 1 FROM call AS earlier
+    WHERE earlier.job_key = call.job_key AND earlier.key < call.key AND earlier.superseded = 0
+      AND earlier.input_tokens + earlier.cache_creation_input_tokens
+        + earlier.cache_read_input_tokens > 0)
+END) * (call.input_tokens - min(call.input_tokens, max(0, (call.input_tokens + call.cache_creation_input_tokens + call.cache_read_input_tokens) - coalesce(call.prompt_tokens, (call.input_tokens + call.cache_creation_input_tokens + call.cache_read_input_tokens)))))) * call.input_price / 1e15 AS prompt_first_usd,
+  ((1 - (CASE
+  WHEN call.superseded THEN 0
+  WHEN call.number = 1 THEN 1
+  WHEN call.resume_at > 0 THEN 0
+  ELSE NOT EXISTS (
+    SELECT 1 FROM call AS earlier
+    WHERE earlier.job_key = call.job_key AND earlier.key < call.key AND earlier.superseded = 0
+      AND earlier.input_tokens + earlier.cache_creation_input_tokens
+        + earlier.cache_read_input_tokens > 0)
+END)) * (call.input_tokens - min(call.input_tokens, max(0, (call.input_tokens + call.cache_creation_input_tokens + call.cache_read_input_tokens) - coalesce(call.prompt_tokens, (call.input_tokens + call.cache_creation_input_tokens + call.cache_read_input_tokens)))))) * call.input_price / 1e15 AS prompt_again_usd,
+  (min(call.input_tokens, max(0, (call.input_tokens + call.cache_creation_input_tokens + call.cache_read_input_tokens) - coalesce(call.prompt_tokens, (call.input_tokens + call.cache_creation_input_tokens + call.cache_read_input_tokens))))) * call.input_price / 1e15 AS document_again_usd,
+  (call.cache_creation_input_tokens - call.cache_creation_1h_input_tokens) * call.cache_write_5m_price / 1e15 AS cache_written_5m_usd,
+  (call.cache_creation_1h_input_tokens) * call.cache_write_1h_price / 1e15 AS cache_written_1h_usd,
+  (call.cache_read_input_tokens) * call.cache_read_price / 1e15 AS cache_read_usd,
+  (call.output_tokens - (CASE WHEN call.superseded THEN call.output_tokens ELSE call.lost_output_tokens + call.dropped_output_tokens END)) * call.output_price / 1e15 AS output_kept_usd,
+  (CASE WHEN call.superseded THEN call.output_tokens ELSE call.lost_output_tokens + call.dropped_output_tokens END) * call.output_price / 1e15 AS output_lost_usd
+FROM call JOIN job ON job.key = call.job_key JOIN batch ON batch.key = job.batch_key
+WHERE call.ended_ms IS NOT NULL
+"""
+
 
 def kept_sum(name: str) -> sa.Column[int]:
     return sa.Column(name, Whole, nullable=False, server_default=sa.text("0"))
@@ -124,6 +171,7 @@ def upgrade() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
+    op.execute(LEDGER.rstrip())
     widen_checks(op.get_bind())
 
 

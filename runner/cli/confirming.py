@@ -39,10 +39,15 @@ def ask_above(job_files: Sequence[JobFile], database: str, limit: int | None) ->
         message(one_line(f"rests on: {basis(one)}"))
         bound = about_dollars(one.batch.limits.confirm_above_nano_usd or 0)
         message(one_line(f"{one.batch.name}: this is above its confirm_above_usd of {bound}"))
-    if not dear or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not dear or not at_a_terminal():
         return
     if not click.confirm("Begin?", err=True):
         raise UsageError("not begun: nothing was queued or spent. --yes begins without asking.")
+
+
+def at_a_terminal() -> bool:
+    """Whether a person can read a question and answer it."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _is_above(one: BatchEstimate) -> bool:

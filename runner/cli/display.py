@@ -19,6 +19,7 @@ from rich.text import Text
 
 from runner.cli.harmless import one_line
 from runner.cli.meter import Meter, duration
+from runner.cli.money import spent_by_all
 from runner.cli.pauses import pause_line
 from runner.jobs.states import State
 from runner.store.records import BatchRow
@@ -52,6 +53,7 @@ class Snapshot:
         done: complete documents.
         calls, input_tokens, output_tokens: of the batches so far, also by earlier runs. While calls
             are open, their output is estimated.
+        cost: what the calls that ended cost, of the budget where there is one, in words.
         pauses: one line a paused batch.
     """
 
@@ -67,6 +69,7 @@ class Snapshot:
     calls: int
     input_tokens: int
     output_tokens: int
+    cost: str
     tokens_per_second: float | None
     seconds_left: float | None
     pauses: tuple[str, ...]
@@ -99,6 +102,7 @@ def snapshot(batches: Sequence[BatchRow], progress: Progress, meter: Meter) -> S
             sum(batch.usage.output_tokens for batch in batches),
             meter.output_tokens(progress.output_characters) if progress.live else 0,
         ),
+        cost=spent_by_all(batches),
         tokens_per_second=meter.tokens_per_second(),
         seconds_left=meter.seconds_left(final, total - final),
         pauses=tuple(one_line(pause_line(batch)) for batch in batches if batch.paused),
@@ -176,6 +180,7 @@ def _documents(shot: Snapshot) -> Text:
     parts += [(f"failed {shot.failed:,}", "red" if shot.failed else "")]
     parts += [(f"cut {shot.cut:,}", "yellow")] if shot.cut else []
     parts += [(f"cancelled {shot.cancelled:,}", "")] if shot.cancelled else []
+    parts += [(f"cost {shot.cost}", "")]
     return Text("  ").join(Text(*part) for part in parts)
 
 

@@ -35,6 +35,7 @@ _GROUNDS = {
     "similar": "finished documents of the model",
     "until": "`until`",
     "prompt": "the length the prompt asks for",
+    "source": "the length of the text to be worked over",
     "max_tokens": "`max_tokens`",
     "assumed": "no word on length: 1,500 tokens assumed",
 }
@@ -151,6 +152,9 @@ def _sentences(one: BatchEstimate) -> list[str]:
     expected, budget = expected_nano_usd(one), one.batch.limits.max_cost_nano_usd
     if expected is not None and budget is not None and _spent(one) + expected > budget:
         said.append(f"its budget of {about_dollars(budget)} would end it before")
+    tokens, limit = one.total.expected.output_tokens, one.batch.limits.max_output_tokens
+    if limit is not None and _written(one) + tokens > limit:
+        said.append(f"its budget of {limit:,} output tokens would end it before")
     said += [f"rests on: {basis(one)}"]
     return said
 
@@ -191,6 +195,8 @@ def basis(one: BatchEstimate) -> str:
     counted = one.counts.counted
     if counted:
         inputs = f"input counted for {counted:,} of {one.documents:,} prompts"
+        if refused := one.counts.asked - counted:
+            inputs += f" ({refused:,} more were not counted when asked for)"
     elif one.counts.asked:
         inputs = "input by its characters, since the endpoint does not count tokens"
     else:
@@ -230,6 +236,10 @@ def _spent(one: BatchEstimate) -> int:
     return 0 if one.known is None else one.known.cost_nano_usd
 
 
+def _written(one: BatchEstimate) -> int:
+    return 0 if one.known is None else one.known.spent_output_tokens
+
+
 def _sum(estimates: Sequence[BatchEstimate]) -> Span:
     from runner.estimating.result import together
 
@@ -253,7 +263,7 @@ def _cell(nano_usd: float | None) -> str:
 def about_dollars(nano_usd: float) -> str:
     """An estimated amount, to the cent or to two figures: $1,234.56, $12.30, $0.046."""
     usd = nano_usd / _NANO
-    if usd >= 1 or not usd:
+    if usd >= 1 or usd == round(usd, 2):
         return f"${usd:,.2f}"
     places = max(2, 1 - math.floor(math.log10(abs(usd))))
     return f"${usd:.{places}f}"

@@ -11,10 +11,10 @@ from typing import Final
 
 import anyio
 
+from runner.cli import working
 from runner.cli.common import message
 from runner.cli.harmless import one_line
 from runner.cli.rehearsing import rehearse
-from runner.cli.working import SIMULATED_TOKENS_PER_SECOND
 from runner.estimating.clock import Speed
 from runner.estimating.estimate import Sources, estimate
 from runner.estimating.result import BatchEstimate
@@ -86,7 +86,9 @@ async def _sources(database: str, *, simulate: bool, needs_key: bool) -> AsyncIt
             store=await _store(stack, database),
             simulated=simulate,
             rehearse=trial if simulate else None,
-            speed=Speed(SIMULATED_TOKENS_PER_SECOND, 0.0, measured=True) if simulate else None,
+            speed=Speed(working.SIMULATED_TOKENS_PER_SECOND, 0.0, measured=True)
+            if simulate
+            else None,
         )
 
 

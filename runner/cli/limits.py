@@ -11,12 +11,12 @@ import click
 from runner.cli.common import database_option, json_option, message, print_json, reading, run_async
 from runner.cli.harmless import one_line
 from runner.cli.meter import duration
-from runner.cli.money import dollars, usd_json
+from runner.cli.money import dollars
 from runner.cli.pauses import pause_line
 from runner.cli.table import echo_table
 from runner.errors import UsageError
 from runner.jobs.limits import MAX_A_MINUTE, MAX_CONCURRENCY
-from runner.jobs.price import nano_usd
+from runner.jobs.price import nano_usd, usd_json
 from runner.jobs.values import MAX_USD
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ def limits(batch: str | None, database: str, as_json: bool, **given: Any) -> Non
             names = None if batch is None else [batch]
             rows = await known_batches(store, names)
             if changes:
+                if changes.get("max_cost_nano_usd") is not None:
+                    _refuse_unpriced(rows[0], await store.models(rows[0].key))
                 before = rows[0].paused
                 await store.set_limits(rows[0].key, changes)
                 rows = await known_batches(store, names)
@@ -160,6 +162,23 @@ def _changes(given: dict[str, Any]) -> dict[str, Any]:
         elif value is not None:
             changes[name] = None if value in ("auto", "none") else value
     return changes
+
+
+def _refuse_unpriced(row: BatchRow, models: Sequence[str]) -> None:
+    """Refuse a budget in money that cannot be kept.
+
+    Raises:
+        UsageError: nobody knows the price of one of the models; nothing was changed.
+    """
+    from runner.jobs.spec import JobSpec
+    from runner.messages.prices import is_priced
+
+    for model in models:
+        if not is_priced(JobSpec("", model, ()), row.limits.prices):
+            raise UsageError(
+                f"the price of {model} is not known, so a budget in money cannot be kept. Give it "
+                "under `prices` in the job file and submit that again; nothing was changed."
+            )
 
 
 def _say_what_changed(row: BatchRow, *, resumed: bool) -> None:

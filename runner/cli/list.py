@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli.common import colour, database_option, json_option, print_json, reading, run_async
+from runner.cli.money import cost_cell
 from runner.cli.table import LOOK_AHEAD, Table
 from runner.jobs.states import Finish, State
 
 if TYPE_CHECKING:
     from runner.store.records import JobRow
 
-_HEADER = ("job", "batch", "state", "finish", "calls", "output tokens", "error")
+_HEADER = ("job", "batch", "state", "finish", "calls", "output tokens", "cost", "error")
 
 
 @click.command("list")
@@ -46,8 +47,8 @@ def list_jobs(
 ) -> None:
     """List jobs, filtered.
 
-    Output tokens with a ~ are in part our own estimate: a stream broke before the API counted. With
-    --json, one JSON object a line and job.
+    Output tokens and cost with a ~ are in part our own estimate: a stream broke before the API
+    counted. With --json, one JSON object a line and job.
 
     \b
     Example:
@@ -107,5 +108,6 @@ def _cells(job: JobRow) -> Sequence[object]:
         job.finish,
         job.calls,
         f"{'~' if job.usage.estimated else ''}{job.usage.output_tokens:,}",
+        cost_cell(job.cost_nano_usd, job.unpriced_calls, estimated=job.usage.estimated),
         job.error or "",
     )

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("runner.cli.list:list_jobs", "List jobs, filtered."),
     "show": ("runner.cli.show:show", "Show one job: its calls, seams and tokens."),
     "tail": ("runner.cli.tail:tail", "Print the end of a job's text, also as it is written."),
+    "cost": ("runner.cli.cost:cost", "Show what was paid for what."),
     "export": ("runner.cli.export:export", "Write documents to files."),
     "cancel": (
         "runner.cli.cancel:cancel",

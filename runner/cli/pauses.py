@@ -16,12 +16,11 @@ def pause_line(row: BatchRow) -> str:
     mend = {
         PauseCause.USER: f"`runner resume {row.name}` lets it go on",
         PauseCause.CREDENTIALS: "mend the key, then `runner run` or `runner work` goes on",
-        PauseCause.BUDGET: "change that in the job file and give the same command again, or with "
-        f"`runner limits {row.name}`",
         PauseCause.SPEND_CAP: "raise the limit or wait for its end, then `runner run` or "
         "`runner work` goes on",
-        PauseCause.BUDGET: f"`runner limits {row.name} --max-cost-usd X` (or --max-output-tokens) "
-        "raises it, then `runner work` goes on; or raise it in the job file, then `runner run` does",
+        PauseCause.BUDGET: "change that in the job file, and the same `runner run` goes on; or raise "
+        f"a budget with `runner limits {row.name} --max-cost-usd X` (or --max-output-tokens), and "
+        "`runner work` goes on",
         PauseCause.BREAKER: "`runner show JOB` tells what the API said of one. Once it is mended, "
         f"`runner retry --batch {row.name} --state discarded` puts the failed ones back, and "
         f"`runner resume {row.name}` or the same `runner run` goes on",

@@ -9,6 +9,7 @@ import click
 
 from runner.cli.common import database_option, json_option, print_json, reading, run_async
 from runner.cli.harmless import for_stdout, one_line
+from runner.cli.money import cost_words, dollars
 from runner.cli.table import echo_table
 from runner.errors import UsageError
 from runner.jobs.call import Strategy
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _HEADER = (
     "call", "strategy", "resume point", "verdict", "characters", "stop reason",
-    "input", "cache written", "cache read", "output", "request id", "error",
+    "input", "cache written", "cache read", "output", "cost", "request id", "error",
 )  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def show(job: str, database: str, text: bool, with_events: bool, as_json: bool) 
 
     JOB is a job's id, or BATCH/ID where several batches have it. Each line of the table is a call:
     how it was asked to continue, at which character its text joins the document (the resume
-    point), what is known of that seam, and the tokens it took. Output tokens with a ~ are our
+    point), what is known of that seam, the tokens it took and what they cost. A ~ marks our
     estimate: the stream broke before the API counted. With --json, one object with all of this;
     with --json --text, the text too.
 
@@ -139,6 +140,10 @@ def _print(document: ReadDocument) -> None:
     )
     click.echo(f"output tokens  {_output(usage)}")
     click.echo(f"  again        {_written_again(document)}")
+    told = cost_words(document.cost_nano_usd, document.unpriced_calls, estimated=usage.estimated)
+    click.echo(f"cost           {told}")
+    if superseded := job.cost_nano_usd - document.cost_nano_usd:
+        click.echo(f"  besides      {dollars(superseded)} for text that left the document for good")
     for seam in document.doubtful_seams:
         click.echo(
             f"seam of call {seam.call} at character {seam.at:,} is not verified: read the text there"
@@ -171,9 +176,18 @@ def _cells(call: SavedCall) -> tuple[object, ...]:
         usage.cache_creation_input_tokens if usage else None,
         usage.cache_read_input_tokens if usage else None,
         _output(usage) if usage else None,
+        _cost(call),
         outcome.request_id if outcome else None,
         _trouble(call),
     )
+
+
+def _cost(call: SavedCall) -> str | None:
+    if call.outcome is None:
+        return None
+    if call.cost_nano_usd is None:
+        return "unknown"
+    return dollars(call.cost_nano_usd, estimated=call.outcome.usage.estimated)
 
 
 def _trouble(call: SavedCall) -> str:

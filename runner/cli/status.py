@@ -10,8 +10,10 @@ import click
 from runner.cli.common import database_option, json_option, print_json, reading, run_async
 from runner.cli.harmless import one_line
 from runner.cli.meter import duration
+from runner.cli.money import budget_lines, cost_cell
 from runner.cli.pauses import pause_line
 from runner.cli.table import echo_table
+from runner.jobs.price import usd_json
 from runner.jobs.states import State
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def _print(rows: Sequence[BatchRow]) -> None:
     echo_table(
         (
             "batch", "jobs", "complete", "cut", "failed", "cancelled", "executing", "waiting",
-            "calls", "input tokens", "output tokens",
+            "calls", "input tokens", "output tokens", "cost",
         ),
         [
             (
@@ -90,6 +92,9 @@ def _print(rows: Sequence[BatchRow]) -> None:
                 row.calls,
                 row.usage.total_input_tokens,
                 f"{'~' if row.usage.estimated else ''}{row.usage.output_tokens:,}",
+                cost_cell(
+                    row.cost_nano_usd, row.unpriced_calls, estimated=row.usage.estimated
+                ),
             )
             for row in rows
         ],
@@ -106,6 +111,8 @@ def _print_how_it_goes(
     if not workers and any(row.unfinished and not row.paused for row in rows):
         click.echo("no process is at work: `runner work` starts one")
     for row in rows:
+        for line in budget_lines(row):
+            click.echo(one_line(line))
         if row.paused:
             click.echo(one_line(pause_line(row)))
         elif row.key in left_s:
@@ -154,5 +161,11 @@ def batch_json(row: BatchRow) -> dict[str, Any]:
         "pause_reason": row.pause_reason,
         "calls": row.calls,
         "usage": usage_json(row.usage),
+        "cost_usd": usd_json(row.cost_nano_usd),
+        "unpriced_calls": row.unpriced_calls,
+        "max_cost_usd": usd_json(row.limits.max_cost_nano_usd),
+        "reserved_usd": usd_json(row.reserved_nano_usd),
+        "spent_output_tokens": row.spent_output_tokens,
+        "max_output_tokens": row.limits.max_output_tokens,
         "created_ms": row.created_ms,
     }

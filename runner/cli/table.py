@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 import click
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from runner.cli.common import colour
 from runner.cli.harmless import one_line
 
 LOOK_AHEAD = 200  # rows that settle the widths of a table whose rows stream
 
-_NUMBER = re.compile(r"~?[\d,]+")
+# Tokens, money and shares, estimated ones too.
+_NUMBER = re.compile(r"~?-?<?\$?[\d,]+(?:\.\d+)?%?|unknown")
 
 
 class Table:
@@ -57,6 +58,12 @@ def echo_table(
     click.echo(indent + table.head(bold=colour()))
     for row in rows:
         click.echo(indent + table.line(row))
+
+
+def shortened(text: str, cells: int) -> str:
+    """A text on one line, no wider than so many cells, with a … where something is left out."""
+    text = one_line(text)
+    return text if cell_len(text) <= cells else set_cell_size(text, cells - 1).rstrip() + "…"
 
 
 def _cell(value: object) -> str:

@@ -45,13 +45,13 @@ def read_job_files(files: Sequence[Path], batch: str | None) -> list[JobFile]:
         ExceptionGroup: of the JobFileErrors of those that are wrong.
     """
     from runner.jobs.jobfile import JobFileError, read_job_file
-    from runner.messages import retirement
+    from runner.messages import prices, retirement
 
     good: list[JobFile] = []
     errors: list[JobFileError] = []
     for path in files:
         try:
-            good.append(read_job_file(path, batch=batch))
+            good.append(read_job_file(path, batch=batch, is_priced=prices.is_priced))
         except JobFileError as error:
             errors.append(error)
     if errors:

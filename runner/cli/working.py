@@ -13,6 +13,7 @@ from runner.cli.harmless import one_line
 from runner.cli.live import Show, can_draw
 from runner.cli.machine import hazards
 from runner.cli.main import INTERRUPTED
+from runner.cli.money import spent
 from runner.cli.pauses import pause_line
 from runner.cli.signals import stopping_by_signal
 from runner.jobs.states import State
@@ -142,11 +143,12 @@ def sum_up(rows: Sequence[BatchRow]) -> None:
             one_line(
                 f"{row.name}{' (simulated)' if row.simulated else ''}: {row.jobs:,} documents: {words or 'none'}; {row.calls:,} calls, "
                 f"{row.usage.total_input_tokens:,} input and {estimated}"
-                f"{row.usage.output_tokens:,} output tokens"
+                f"{row.usage.output_tokens:,} output tokens; cost {spent(row)}"
             )
         )
         if row.paused:
             message(one_line(pause_line(row)))
     message(
-        "read them: `runner export` writes files, `runner list` and `runner show JOB` tell more"
+        "read them: `runner export` writes files, `runner list` and `runner show JOB` tell more, "
+        "`runner cost` what was paid for what"
     )

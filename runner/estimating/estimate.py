@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
@@ -12,26 +12,30 @@ import anyio.to_thread
 
 from runner.estimating import sampling
 from runner.estimating.amounts import Amounts
-from runner.estimating.clock import Binding, Limits, Load, Speed, time_of
-from runner.estimating.evidence import Ground, length_of
+from runner.estimating.clock import Limits, Speed
+from runner.estimating.duration import times
+from runner.estimating.evidence import Ground, length_of, prompt_characters
 from runner.estimating.forecast import Seen, Span, as_warm, forecast, written_once
 from runner.estimating.result import BatchEstimate, ModelEstimate, together
 from runner.estimating.sampling import Counts
-from runner.estimating.survey import Kind, Known, Survey, chosen
+from runner.estimating.survey import Group, Kind, Known, Shared, Survey, chosen
 from runner.estimating.tokenizer import Tokenizer, tokenizer
 from runner.jobs.price import Price
 from runner.jobs.spec import BatchSpec, JobSpec, canonical_json, shape_hash
 from runner.jobs.traits import ModelTraits, PrefillAnswer
 from runner.messages import models
 from runner.messages.client import MessagesClient
+from runner.messages.pace import limit_key, rate_class
 from runner.store.reading import ReadingStore
 from runner.store.records import BatchRow, FinishedJob, LearnedCalls
 
 COUNTED_JOBS: Final = 20
 REHEARSED_JOBS: Final = 60
 _PORTION: Final = 2_000  # jobs that are looked up in the database at once
+_PORTION_CHARACTERS: Final = 4_000_000
 _FINISHED_JOBS: Final = 200  # documents that are looked at
 _ASKED_MODELS: Final = 20  # models whose limits the API is asked for
+_MOST_OF_A_KIND: Final = 0.8
 _REMEMBERED_MODELS: Final = 1_000
 _ENOUGH_WRITTEN_TOKENS: Final = 2_000  # fewer say little of how dense a model's text is
 
@@ -89,23 +93,29 @@ async def estimate(
     if sources.rehearse is not None and sample:
         trial = await sources.rehearse(batch, [spec for _, spec in sample])
     here, elsewhere = await _finished(row, model_names, sources)
-    rehearsed, finished = _seen(trial, survey), _seen(here, survey)
+    rehearsed = _representative(_seen(trial, survey), [kind for kind, _ in sample])
+    finished = _seen(here, survey)
+    similar = _seen(elsewhere, survey)
     names = sorted({kind.model for kind in survey.groups})
+    shared = survey.shared()
     estimates = [
         await _of_model(
             model,
-            survey,
+            [group for kind, group in survey.groups.items() if kind.model == model],
+            shared,
             batch=batch,
             traits=traits(model),
             counts=counts,
-            here=[*rehearsed, *finished],
-            here_ground=Ground.REHEARSED if rehearsed else Ground.FINISHED,
-            elsewhere=_seen(elsewhere, survey),
+            sights={
+                Ground.REHEARSED: rehearsed,
+                Ground.FINISHED: finished,
+                Ground.SIMILAR: similar,
+            },
             sources=sources,
         )
         for model in names
     ]
-    seconds, binding = _times(estimates, batch)
+    seconds, binding = times(estimates, batch, await _told_limits(model_names, sources))
     return BatchEstimate(
         batch=batch,
         simulated=sources.simulated,
@@ -175,7 +185,13 @@ async def _survey(
     stream = iter(await anyio.to_thread.run_sync(jobs))
 
     def next_portion() -> list[JobSpec]:
-        return list(islice(stream, _PORTION))
+        portion, characters = [], 0
+        for spec in islice(stream, _PORTION):
+            portion.append(spec)
+            characters += prompt_characters(spec)
+            if characters > _PORTION_CHARACTERS:
+                break
+        return portion
 
     def take(portion: list[JobSpec], known: Mapping[str, Known]) -> None:
         for spec in portion:
@@ -240,16 +256,21 @@ def _seen(jobs: Iterable[FinishedJob], survey: Survey) -> list[Seen]:
     return [Seen(survey.kind_of(job.spec), length_of(job.spec).expected, job.calls) for job in jobs]
 
 
+def _representative(seen: Sequence[Seen], tried: Sequence[Kind]) -> list[Seen]:
+    """Those of kinds of which most were finished: of others only the short ones were."""
+    wanted, done = Counter(tried), Counter(one.kind for one in seen)
+    return [one for one in seen if done[one.kind] >= _MOST_OF_A_KIND * wanted[one.kind]]
+
+
 async def _of_model(
     model: str,
-    survey: Survey,
+    groups: Sequence[Group],
+    shared: Mapping[Kind, Shared],
     *,
     batch: BatchSpec,
     traits: ModelTraits,
     counts: Counts,
-    here: Sequence[Seen],
-    here_ground: Ground,
-    elsewhere: Sequence[Seen],
+    sights: Mapping[Ground, Sequence[Seen]],
     sources: Sources,
 ) -> ModelEstimate:
     rows: Sequence[LearnedCalls] = ()
@@ -257,28 +278,27 @@ async def _of_model(
         rows = await sources.store.learned_by_model(model, simulated=sources.simulated)
     price = sources.price_of(model, batch)
     speed = sources.speed or _speed(rows)
-    groups = [group for kind, group in survey.groups.items() if kind.model == model]
-    shared = [survey.shared(group) for group in groups]
-    warm, written = as_warm([seen for seen in here if seen.kind.model == model])
+    of_model = {
+        ground: as_warm([one for one in seen if one.kind.model == model])
+        for ground, seen in sights.items()
+    }
+    # What finished documents wrote to the prompt cache is paid.
+    written = of_model[Ground.REHEARSED][1]
     forecasts = [
         forecast(
             group,
             traits=traits,
             tokenizer=_tokenizer(model, group.kind, counts, rows),
             price=price,
-            here=warm,
-            elsewhere=elsewhere,
-            here_ground=here_ground,
-            shared=beginning,
+            sights={ground: warm for ground, (warm, _) in of_model.items()},
+            shared=shared.get(group.kind),
             speed=speed,
         )
-        for group, beginning in zip(groups, shared, strict=True)
+        for group in groups
     ]
     # A beginning is written by one job for all groups.
     beginnings = {
-        one.hash: found.shared_tokens
-        for one, found in zip(shared, forecasts, strict=True)
-        if one is not None
+        shared[one.kind].hash: one.shared_tokens for one in forecasts if one.kind in shared
     }
     once = sum(
         (written_once(tokens, price) for tokens in (*written, *beginnings.values()) if tokens),
@@ -323,24 +343,19 @@ def _speed(rows: Sequence[LearnedCalls]) -> Speed:
     return Speed(tokens / seconds, 0.0, measured=True)
 
 
-def _times(
-    estimates: Sequence[ModelEstimate], batch: BatchSpec
-) -> tuple[tuple[float, float, float], Binding]:
-    limits = batch.limits
-    known = Limits(
-        limits.requests_per_minute,
-        limits.input_tokens_per_minute,
-        limits.output_tokens_per_minute,
-    )
-
-    def loads(get: Callable[[Span], Amounts]) -> Iterator[Load]:
-        for one in estimates:
-            at_once = limits.concurrency_by_model.get(one.model, limits.concurrency)
-            amounts, expected = get(one.span), one.span.expected.output_tokens
-            longest = one.longest * (amounts.output_tokens / expected if expected else 1.0)
-            yield Load(amounts, longest, one.speed, known, at_once)
-
-    low, _ = time_of(list(loads(lambda span: span.low)), limits.concurrency)
-    expected, binding = time_of(list(loads(lambda span: span.expected)), limits.concurrency)
-    high, _ = time_of(list(loads(lambda span: span.high)), limits.concurrency)
-    return (low, expected, high), binding
+async def _told_limits(model_names: Collection[str], sources: Sources) -> dict[str, Limits]:
+    """The rate limits that the API told earlier runs of, by class of models."""
+    store, client = sources.store, sources.client
+    if store is None or client is None:
+        return {}
+    by_key = {row.limit_key: row for row in await store.paces()}
+    told = {}
+    for name in {rate_class(model) for model in model_names}:
+        row = by_key.get(limit_key(client.credential, client.base_url, name))
+        if row is not None:
+            told[name] = Limits(
+                row.requests_per_minute,
+                row.input_tokens_per_minute,
+                row.output_tokens_per_minute,
+            )
+    return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -12,6 +13,12 @@ from runner.jobs.spec import JobSpec, Until
 # What nobody says anything about is taken for a page or three.
 ASSUMED_TOKENS: Final = 1_500
 _ASSUMED_LEAST, _ASSUMED_MOST = 0.3, 2.5
+_WORKED_OVER: Final = re.compile(
+    r"\b(?:translat(?:e|ion)|proofread|copy-?edit|re-?write|rephrase|paraphrase|transcribe)\b",
+    re.IGNORECASE,
+)
+_SHORTEST_SOURCE: Final = 400  # characters; a shorter prompt holds no text to be worked over
+_SOURCE_LEAST, _SOURCE_MOST = 0.7, 1.4
 _IMAGE_CHARACTERS: Final = 6_000  # some 1,500 tokens
 
 
@@ -23,6 +30,7 @@ class Ground(StrEnum):
     SIMILAR = "similar"  # finished documents of the model, set against what was expected of them
     UNTIL = "until"  # min_words or min_chars
     PROMPT = "prompt"  # what the prompt asks for
+    SOURCE = "source"  # a text to be translated or worked over is about as long afterwards
     MAX_TOKENS = "max_tokens"  # no more than that is written
     ASSUMED = "assumed"
 
@@ -50,6 +58,9 @@ def length_of(spec: JobSpec) -> Length:
         return Length(Ground.UNTIL, until.unit, until.least, until.expected, until.most)
     if wish is not None:
         return Length(Ground.PROMPT, wish.unit, wish.least, wish.expected, wish.most)
+    if source := _source_characters(spec):
+        least, most_characters = _SOURCE_LEAST * source, _SOURCE_MOST * source
+        return Length(Ground.SOURCE, Unit.CHARACTERS, least, source, most_characters)
     most = spec.continuation.max_output_tokens
     if spec.max_tokens is not None:
         most = min(most or spec.max_tokens, spec.max_tokens)
@@ -81,6 +92,16 @@ def _wish(spec: JobSpec) -> Wish | None:
         if found := wished(text):
             return found
     return None
+
+
+def _source_characters(spec: JobSpec) -> int:
+    """Characters of a text that the job asks to be translated or worked over; 0 where it asks for
+    none. Orders stand at a prompt's beginning or end, or in the system prompt."""
+    text = _text(spec.messages[-1].get("content")) if spec.messages else ""
+    if len(text) < _SHORTEST_SOURCE:
+        return 0
+    orders = (text[:300], text[-300:], _text(spec.system)[:1_000])
+    return len(text) if any(map(_WORKED_OVER.search, orders)) else 0
 
 
 def _least(until: Until) -> Wish | None:

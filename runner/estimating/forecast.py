@@ -4,7 +4,7 @@ file says, as least, expected and most."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Final
@@ -22,6 +22,10 @@ from runner.jobs.traits import ModelTraits
 
 ENOUGH_SIMILAR: Final = 3  # documents; fewer say nothing of others
 _LEAST_DOUBT: Final = 0.02  # not even a rehearsal of all jobs is met to the token
+# Which marks for the prompt cache are placed and pay in documents of so many calls depends on the
+# order in which others end; it was seen to move a batch's cost by so much.
+_CALLS_WITH_BETS: Final = 3
+_BETS: Final = 0.1
 # Of a begun document at least so much is taken to be missing.
 _LEAST_LEFT: Final = 0.1
 # Two standard errors, and more where they are themselves known from few documents: Student's t
@@ -82,9 +86,7 @@ def forecast(
     traits: ModelTraits,
     tokenizer: Tokenizer,
     price: Price | None,
-    here: Sequence[Seen],
-    elsewhere: Sequence[Seen],
-    here_ground: Ground,
+    sights: Mapping[Ground, Sequence[Seen]],
     shared: Shared | None,
     speed: Speed,
 ) -> GroupForecast:
@@ -93,21 +95,23 @@ def forecast(
     Args:
         shared: the beginning of the prompt that they share.
         traits, tokenizer, price: of its model.
-        here: documents of this batch that were seen.
-        elsewhere: finished documents of the same model.
-        here_ground: how those of `here` were seen.
+        sights: documents of its model that were seen, by how they were, the best way first.
     """
-    same = [seen for seen in here if seen.kind == group.kind]
-    if same:
-        return _by_sight(group, same, price, here_ground)
-    similar = [seen for seen in here if seen.kind.model == group.kind.model]
-    ground = here_ground
-    if len(similar) < ENOUGH_SIMILAR:
-        similar, ground = _like(group.kind, elsewhere), Ground.SIMILAR
-    if len(similar) < ENOUGH_SIMILAR:
-        ratios, ground = (1.0, 1.0, 1.0), group.kind.ground
-    else:
-        ratios = _ratios(similar, tokenizer)
+    for ground, seen in sights.items():
+        same = [one for one in seen if one.kind == group.kind]
+        if same and ground is not Ground.SIMILAR:
+            return _by_sight(group, same, price, ground)
+    ratios, ground = (1.0, 1.0, 1.0), group.kind.ground
+    for similar_ground, seen in sights.items():
+        # Of documents from elsewhere, those that were foreseen in the same way.
+        alike = [
+            one
+            for one in seen
+            if similar_ground is not Ground.SIMILAR or one.kind.ground is group.kind.ground
+        ]
+        if len(alike) >= ENOUGH_SIMILAR:
+            ratios, ground = _ratios(alike, tokenizer), similar_ground
+            break
     plan = _Plan(group, traits, tokenizer, price, shared, speed)
     return plan.forecast(ratios, ground)
 
@@ -123,9 +127,17 @@ def _by_sight(
     unseen = max(0.0, 1 - len(each) / group.jobs)
     doubt = _LEAST_DOUBT + _standard_errors(sizes) * math.sqrt(unseen)
     expected = mean * left
-    span = Span(expected * max(0.0, 1 - doubt), expected, expected * (1 + doubt), by_chance=True)
+    low, high = expected * max(0.0, 1 - doubt), expected * (1 + doubt)
+    if group.kind.cached and any(len(one.calls) >= _CALLS_WITH_BETS for one in seen):
+        low, high = _cost_times(low, 1 - _BETS), _cost_times(high, 1 + _BETS)
+    span = Span(low, expected, high, by_chance=True)
     longest = max(each, key=lambda amounts: amounts.output_tokens)
     return GroupForecast(group.kind, group.jobs, ground, span, longest)
+
+
+def _cost_times(amounts: Amounts, factor: float) -> Amounts:
+    cost = amounts.cost_nano_usd
+    return replace(amounts, cost_nano_usd=None if cost is None else cost * factor)
 
 
 def as_warm(seen: Sequence[Seen]) -> tuple[list[Seen], list[int]]:
@@ -251,11 +263,6 @@ def _left(group: Group, document_tokens: float) -> float:
     paid = group.paid_output_tokens / group.begun
     rest = max(_LEAST_LEFT, 1 - paid / max(1.0, document_tokens))
     return group.jobs - group.begun + group.begun * rest
-
-
-def _like(kind: Kind, seen: Sequence[Seen]) -> list[Seen]:
-    """Documents of the model whose length was expected on the same ground."""
-    return [one for one in seen if (one.kind.model, one.kind.ground) == (kind.model, kind.ground)]
 
 
 def _ratios(seen: Sequence[Seen], tokenizer: Tokenizer) -> tuple[float, float, float]:

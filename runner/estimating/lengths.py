@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 from runner.estimating.numbers import NUMBER, number_of
@@ -97,6 +98,11 @@ _counted = (
     rf"(?:(?!and\b|of\b|with\b|(?:{_unit})\b)[\w'-]+,?[\s-]+){{0,4}}?(?P<noun>{_item})"
 )
 _COUNT: Final = re.compile(rf"{_counted}\b", re.IGNORECASE)
+# What is looked for first, being rare and quickly found: the noun behind the number.
+_UNIT_WORD: Final = re.compile(rf"(?<![^\W\d_])(?:{_unit}|{_loose})\b", re.IGNORECASE)
+_ITEM_WORD: Final = re.compile(rf"\b(?:{_item})\b", re.IGNORECASE)
+_MOST_PLACES: Final = 40  # of such nouns that are looked at
+_BEFORE, _BEHIND = 110, 40  # characters round one that are looked at
 _EACH_BEFORE: Final = re.compile(r"\b(?:each|every)\b[^.\n;:]{0,60}$", re.IGNORECASE)
 # "ten chapters of about 900 words": a plural noun that the length belongs to.
 _ITEMS_OF: Final = re.compile(
@@ -138,7 +144,7 @@ def wished(prompt: str) -> Wish | None:
 
 def _wishes(text: str) -> Iterator[tuple[Wish, bool]]:
     """Every length in `text`, and whether it is in an exact unit."""
-    for match in _LENGTH.finditer(text):
+    for match in _places(text, _UNIT_WORD, _LENGTH, "unit"):
         before = text[max(0, match.start() - 120) : match.start()]
         if _NOT_ASKED_FOR.search(before) or (match["per"] or "").lower() in _SMALL_PARTS:
             continue
@@ -150,6 +156,18 @@ def _wishes(text: str) -> Iterator[tuple[Wish, bool]]:
         if not _IN_ALL.match(text[match.end() :]):
             wish = wish.times(_repetitions(match, before, text))
         yield wish, found is not None
+
+
+def _places(
+    text: str, word: re.Pattern[str], pattern: re.Pattern[str], group: str
+) -> Iterator[re.Match[str]]:
+    """The matches of `pattern` whose `group` is one of the first places of `word`."""
+    for found in islice(word.finditer(text), _MOST_PLACES):
+        start, end = max(0, found.start() - _BEFORE), found.end() + _BEHIND
+        for match in pattern.finditer(text, start, end):
+            if match.start(group) == found.start():
+                yield match
+                break
 
 
 def _wish(match: re.Match[str], expected: float) -> Wish:
@@ -178,7 +196,7 @@ def _repetitions(match: re.Match[str], before: str, text: str) -> float:
         return 1.0
     counts = [
         (number_of(one["count"]), one["noun"].lower())
-        for one in _COUNT.finditer(text)
+        for one in _places(text, _ITEM_WORD, _COUNT, "noun")
         if not match.start() <= one.start() < match.end()
     ]
     noun = (match["per"] or "").lower()
@@ -188,7 +206,7 @@ def _repetitions(match: re.Match[str], before: str, text: str) -> float:
 
 def _items_without_length(text: str) -> Wish | None:
     """ "Five stories": how long such things are as a rule."""
-    for match in _COUNT.finditer(text):
+    for match in _places(text, _ITEM_WORD, _COUNT, "noun"):
         count = number_of(match["count"])
         words = next(
             (

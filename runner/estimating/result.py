@@ -91,12 +91,12 @@ def _bound(
     def off(get: Callable[[Amounts], float | None]) -> float:
         steady = squares = 0.0
         for middle, bound, by_chance in bounds:
-            distance = abs((get(bound) or 0.0) - (get(middle) or 0.0))
+            distance = (get(bound) or 0.0) - (get(middle) or 0.0)
             if by_chance:
                 squares += distance**2
             else:
                 steady += distance
-        return sign * (steady + math.sqrt(squares))
+        return steady + sign * math.sqrt(squares)
 
     cost = expected.cost_nano_usd
     return Amounts(

@@ -81,6 +81,9 @@ async def count(
     async with anyio.create_task_group() as tasks:
         for model in {spec.model for _, spec in sample}:
             tasks.start_soon(count_page, model)
+    # Who could not count the page is not waited for once more for each prompt.
+    async with anyio.create_task_group() as tasks:
         for kind, spec in sample:
-            tasks.start_soon(count_prompt, kind, spec)
+            if spec.model in pages:
+                tasks.start_soon(count_prompt, kind, spec)
     return Counts(prompts, pages, len(sample))

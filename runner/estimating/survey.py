@@ -105,7 +105,7 @@ class Survey:
         self._traits = traits
         self._random = Random(0)  # noqa: S311  the same file gives the same estimate
         self._models: set[str] = set()
-        self._nearest: dict[Kind, Group] = {}
+        self._nearest: dict[tuple[object, ...], Group] = {}
         self._alike: dict[tuple[str, Unit], list[Group]] = {}
         self.groups: dict[Kind, Group] = {}
         self.seen = 0
@@ -144,14 +144,21 @@ class Survey:
             if jobs or len(group.beginnings) < KEPT_BEGINNINGS:
                 group.beginnings[one.hash] = (jobs + 1, characters)
 
-    def shared(self, group: Group) -> Shared | None:
-        """The beginning that saves most of what the group's jobs read; None where they share none
-        with one another or with other jobs."""
-        best: Shared | None = None
-        for digest, (jobs, characters) in group.beginnings.items():
-            among = sum(one.beginnings.get(digest, (0, 0))[0] for one in self.groups.values())
-            if among > 1 and (best is None or jobs * characters > best.jobs * best.characters):
-                best = Shared(digest, jobs, characters)
+    def shared(self) -> dict[Kind, Shared]:
+        """For each group whose jobs share a beginning with one another or with others, the one that
+        saves most of what they read."""
+        among: Counter[bytes] = Counter()
+        for group in self.groups.values():
+            for digest, (jobs, _) in group.beginnings.items():
+                among[digest] += jobs
+        best: dict[Kind, Shared] = {}
+        for kind, group in self.groups.items():
+            for digest, (jobs, characters) in group.beginnings.items():
+                known = best.get(kind)
+                if among[digest] > 1 and (
+                    known is None or jobs * characters > known.jobs * known.characters
+                ):
+                    best[kind] = Shared(digest, jobs, characters)
         return best
 
     def kind_of(self, spec: JobSpec) -> Kind:
@@ -164,14 +171,23 @@ class Survey:
             return known
         if len(self.groups) < MAX_GROUPS:
             return self._new_group(kind)
-        if kind not in self._nearest:
+        # What makes no difference to speak of makes no other group now.
+        rough = (
+            kind.model,
+            kind.unit,
+            kind.strategy,
+            kind.length,
+            kind.prompt,
+            _steps(kind.max_tokens),
+        )
+        if rough not in self._nearest:
             if len(self._nearest) >= _REMEMBERED_KINDS:
                 self._nearest.clear()
             alike = self._alike.get((kind.model, kind.unit), ())
             nearest = min(alike, key=lambda group: _distance(group.kind, kind), default=None)
             # A model and unit that none of the groups has: there are few of those.
-            self._nearest[kind] = nearest or self._new_group(kind)
-        return self._nearest[kind]
+            self._nearest[rough] = nearest or self._new_group(kind)
+        return self._nearest[rough]
 
     def _new_group(self, kind: Kind) -> Group:
         group = self.groups[kind] = Group(kind)
@@ -239,7 +255,7 @@ def chosen(groups: Iterable[Group], size: int) -> dict[int, Kind]:
     taken = {group.kind: 1 for group in ordered[:size]}
     spare = size - len(taken)
     for group in ordered[: len(taken)]:
-        share = min(len(group.places) - 1, round(spare * group.jobs / max(1, total)))
+        share = min(len(group.places) - 1, spare * group.jobs // max(1, total))
         taken[group.kind] += share
     # What rounding and small groups left over goes to whoever has more.
     spare = size - sum(taken.values())

@@ -6,7 +6,7 @@ Nothing is half-accepted: a file with one mistake is refused with every mistake 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,8 @@ from runner.errors import UsageError
 from runner.jobs.fields import ID_RULE
 from runner.jobs.files import Unreadable, open_file
 from runner.jobs.ids import IdRegister
-from runner.jobs.problems import JobFileError, Problem, Problems, quoted
+from runner.jobs.price import Rates
+from runner.jobs.problems import JobFileError, Problem, Problems, Report, quoted
 from runner.jobs.request_lines import RequestLines
 from runner.jobs.spec import ID_PATTERN, BatchSpec, JobSpec
 from runner.jobs.yaml_jobs import YamlJobs
@@ -24,6 +25,8 @@ __all__ = ["JobFile", "JobFileError", "Problem", "read_job_file"]
 
 _YAML_SUFFIXES = (".yaml", ".yml")
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
+
+IsPriced = Callable[[JobSpec, Mapping[str, Rates]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +66,16 @@ class JobFile:
         return islice(self.jobs(), limit)
 
 
-def read_job_file(path: Path, *, batch: str | None = None) -> JobFile:
+def read_job_file(
+    path: Path, *, batch: str | None = None, is_priced: IsPriced | None = None
+) -> JobFile:
     """Read a job file and check everything in it.
 
     Args:
         path: a .yaml file, or a .jsonl file of Message Batches requests.
         batch: a name for the batch, in place of the one in the file or of the file's own.
+        is_priced: whether a job's price is known, given the prices of the file's own: without it
+            no budget in money can be kept. None leaves that unchecked.
 
     Raises:
         JobFileError: something in it is wrong; carries the first twenty problems.
@@ -82,10 +89,12 @@ def read_job_file(path: Path, *, batch: str | None = None) -> JobFile:
     models: set[str] = set()
     try:
         source = _open(path, problems)
-        for job_id, spec, _ in source.walk(problems):
+        for job_id, spec, report in source.walk(problems):
             count += 1
             if spec is not None:
                 models.add(spec.model)
+                if is_priced is not None:
+                    _check_budgets(source, spec, is_priced, report)
             if job_id is not None:
                 ids.add(job_id)
         repeated = ids.repeated()
@@ -97,6 +106,25 @@ def read_job_file(path: Path, *, batch: str | None = None) -> JobFile:
     name = batch or source.batch or _safe_name(path)
     limits, warnings = source.limits, tuple(source.warnings)
     return JobFile(path, BatchSpec(name, limits), count, frozenset(models), warnings)
+
+
+def _check_budgets(
+    source: YamlJobs | RequestLines, spec: JobSpec, is_priced: IsPriced, report: Report
+) -> None:
+    """Report a budget in money that cannot be kept, for nobody knows the price of the job."""
+    limits = source.limits
+    own = spec.continuation.max_cost_nano_usd is not None
+    if (limits.max_cost_nano_usd is None and not own) or is_priced(spec, limits.prices):
+        return
+    what = f"the price of {quoted(spec.model)} is not known, so this budget cannot be kept"
+    fix = (
+        "Give its price in dollars a million tokens: "
+        f"`prices: {{{spec.model}: {{input: …, output: …}}}}`."
+    )
+    if limits.max_cost_nano_usd is not None and isinstance(source, YamlJobs):
+        source.report(("limits", "max_cost_usd"), what, fix)
+    if own:
+        report(("continuation", "max_cost_usd"), what, fix)
 
 
 def _open(path: Path, problems: Problems) -> YamlJobs | RequestLines:

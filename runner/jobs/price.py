@@ -26,6 +26,11 @@ def usd(nano: int) -> Decimal:
     return Decimal(nano) / NANO
 
 
+def usd_json(nano: int | None) -> float | None:
+    """Nano-dollars as dollars for JSON, exact below some four million dollars; None stays None."""
+    return None if nano is None else nano / NANO
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """What tokens cost, each kind in nano-dollars a million tokens.

@@ -97,7 +97,7 @@ class YamlJobs:
         self._read_head(root, problems)
 
     def _read_head(self, root: Node, problems: Problems) -> None:
-        report = NodeReport(problems, self._file, root)
+        report = self.report = NodeReport(problems, self._file, root)
         if root.keys is None:
             report((), "this is no job file", "Begin with `version: 1` and a list of `jobs`.")
             raise problems.error()

@@ -6,15 +6,17 @@ Source: Messages API documentation, pricing; as collected by genai-prices.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from runner.jobs.model_names import is_claude, plain_name
 from runner.jobs.price import Price, Rates, nano_usd
+from runner.jobs.spec import JobSpec
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Tier, TieredPrices
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 # prompt caching.
 _WRITE_5M, _WRITE_1H, _READ = Decimal("1.25"), Decimal(2), Decimal("0.1")
 
+ANTHROPIC: Final = "https://api.anthropic.com"
 _CLAUDE_IS_SOLD_BY = "anthropic"
 
 
@@ -74,6 +77,14 @@ def price_of_request(
     return price_of(
         model, base_url=base_url, at=at, own=own, speed=None if speed is None else str(speed)
     )
+
+
+def is_priced(spec: JobSpec, own: Mapping[str, Rates]) -> bool:
+    """Whether anybody knows what a job's calls cost today, at the endpoint that the environment
+    names."""
+    base_url = os.environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC
+    now = datetime.now(UTC)
+    return price_of_request(spec.model, spec.params, base_url=base_url, at=now, own=own) is not None
 
 
 @lru_cache(maxsize=1024)

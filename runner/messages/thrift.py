@@ -33,8 +33,8 @@ _ENOUGH_SEEN: Final = 4
 _LIKELY: Final = 0.5
 # Where this part of the unfinished jobs has a beginning, the next ones to begin have it.
 _NEARLY_ALL: Final = 0.9
-# Waiting, queueing and the first token come on top of the time that a stream takes.
-_MARGIN: Final = 0.85
+# Calls take now more, now less; an entry that is gone a moment before its reader comes is lost.
+_MARGIN: Final = 0.55
 _SLOW_TOKENS_PER_SECOND: Final = 20
 
 

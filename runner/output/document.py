@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.continuation.document import fold
 from runner.jobs.call import Strategy, Usage, Verdict
+from runner.jobs.price import usd_json
 from runner.output.endings import Standing, standing
 from runner.store.records import JobRow, SavedCall
 from runner.store.store import Store
@@ -55,6 +56,16 @@ class ReadDocument:
     def usage(self) -> Usage:
         """Tokens of all calls that ended; estimated if any of them is."""
         return total(self.calls)
+
+    @property
+    def cost_nano_usd(self) -> int:
+        """What its calls cost, as far as their price is known."""
+        return sum(call.cost_nano_usd or 0 for call in self.calls)
+
+    @property
+    def unpriced_calls(self) -> int:
+        """Calls that ended and whose price nobody knows."""
+        return sum(call.outcome is not None and call.cost_nano_usd is None for call in self.calls)
 
     @property
     def input_tokens_read_again(self) -> int:
@@ -128,6 +139,7 @@ def usage_json(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
         "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "cache_creation_1h_input_tokens": usage.cache_creation_1h_input_tokens,
         "cache_read_input_tokens": usage.cache_read_input_tokens,
         "output_tokens": usage.output_tokens,
         "estimated": usage.estimated,
@@ -155,6 +167,8 @@ def job_json(job: JobRow) -> dict[str, Any]:
         "updated_ms": job.updated_ms,
         "calls": job.calls,
         "usage": usage_json(job.usage),
+        "cost_usd": usd_json(job.cost_nano_usd),
+        "unpriced_calls": job.unpriced_calls,
         "metadata": dict(job.metadata),
     }
 
@@ -175,6 +189,10 @@ def call_json(call: SavedCall) -> dict[str, Any]:
         "stop_sequence": outcome and outcome.stop_sequence,
         "stop_details": dict(outcome.stop_details) if outcome and outcome.stop_details else None,
         "usage": outcome and usage_json(outcome.usage),
+        "prompt_tokens": call.prompt_tokens,
+        "lost_output_tokens": call.lost_output_tokens,
+        "dropped_output_tokens": call.dropped_output_tokens,
+        "cost_usd": usd_json(call.cost_nano_usd),
         "request_id": outcome and outcome.request_id,
         "error": outcome and outcome.error,
         "rejected": rejected(call),

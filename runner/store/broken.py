@@ -17,9 +17,9 @@ from runner.store.learned import pattern
 from runner.store.rows import rates_of, usage_of
 from runner.store.schema import call, chunk
 
-# What streamed in since the last checkpoint died with the process. A checkpoint is made 250 ms
-# after the first text that waits for it, so that on average half of that time was not saved.
-UNSAVED_MS: Final = 125
+# A call without a checkpoint was thinking, or waited for its first token, or for the checkpoint
+# behind it: half of its thinking, and what it may have written by then.
+BEFORE_CHECKPOINT_MS: Final = 75
 
 OPEN_CALL: Final = select(call).where(
     call.c.job_key == bindparam("of_job"), call.c.ended_ms.is_(None)
@@ -34,22 +34,27 @@ def break_open_call(
 ) -> None:
     """End the job's call that is still open as a broken one; no change where none is.
 
-    Its input is what the API had told, else what was expected. Its output is what was known beside
-    the text (thinking, words left out), the saved text, and what was on its way to be saved.
+    Its input is what the API had told, else what was expected. Its output is the saved text, and
+    what its row tells since the first checkpoint of what no text will tell: thinking, words left
+    out, and what is on its way to be saved at any moment.
     """
     for row in connection.execute(OPEN_CALL, {"of_job": job_key}).all():
         characters = connection.execute(
             SAVED_CHARACTERS, {"of_job": job_key, "of_call": row.key}
         ).scalar_one()
         usual = pattern(connection, batch_key, row.model)
-        unsaved = round(usual.tokens_per_ms * UNSAVED_MS)
-        output = row.output_tokens + round(characters * usual.tokens_per_character) + unsaved
+        beside, lost = row.output_tokens, row.lost_output_tokens
+        if not characters:
+            beside = lost = round(
+                usual.thinking_tokens / 2 + usual.tokens_per_ms * BEFORE_CHECKPOINT_MS
+            )
+        output = beside + round(characters * usual.tokens_per_character)
         usage = replace(usage_of(row), output_tokens=min(output, row.max_tokens), estimated=True)
         rates = rates_of(row)
         charge = Charge(
             cost_nano_usd=None if rates is None else rates.cost(usage),
             prompt_tokens=usage.total_input_tokens if row.resume_at == 0 else row.prompt_tokens,
-            lost_output_tokens=min(row.lost_output_tokens + unsaved, usage.output_tokens),
+            lost_output_tokens=min(lost, usage.output_tokens),
         )
         outcome = CallOutcome(stop_reason=None, usage=usage, error=error, charge=charge)
         close(connection, batch_key, job_key, row.key, outcome, now_ms)

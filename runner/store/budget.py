@@ -19,9 +19,10 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, update
 
 from runner.jobs.price import usd
+from runner.jobs.states import State
 from runner.store.engine import storable
 from runner.store.records import CallStart, Claim, PauseCause, Refusal
-from runner.store.schema import batch
+from runner.store.schema import batch, job_count
 
 # What says how much of a budget is left.
 COLUMNS: Final = (
@@ -57,7 +58,16 @@ RESERVE: Final = (
         short_of_output_tokens=func.min(batch.c.short_of_output_tokens, _OUTPUT),
     )
 )
-ASKED: Final[Select[Any]] = select(*COLUMNS, batch.c.pause_reason).where(_OF_BATCH)
+# Jobs that are worked on: one that is between two calls may yet make a smaller one, or end.
+_RUNNING: Final = job_count.alias("running")
+EXECUTING: Final = (
+    select(func.coalesce(func.sum(_RUNNING.c.jobs), 0))
+    .where(_RUNNING.c.batch_key == batch.c.key, _RUNNING.c.state == State.EXECUTING)
+    .scalar_subquery()
+)
+ASKED: Final[Select[Any]] = select(
+    *COLUMNS, batch.c.pause_reason, EXECUTING.label("executing")
+).where(_OF_BATCH)
 REFUSE: Final = (
     update(batch)
     .where(_OF_BATCH)
@@ -73,7 +83,7 @@ PAUSE: Final = (
 )
 
 
-def fitting(row: Row[Any]) -> int | None:
+def fitting(row: Row[Any], executing: int) -> int | None:
     """How many calls like the smallest that is known a batch has room for.
 
     None where none was ever refused. Where nothing runs, one may try all the same: it goes on, or
@@ -81,6 +91,7 @@ def fitting(row: Row[Any]) -> int | None:
 
     Args:
         row: of `batch`.
+        executing: its jobs that are worked on.
     """
     shorts = (row.short_of_nano_usd, row.short_of_output_tokens)
     most: list[int] = [
@@ -90,7 +101,7 @@ def fitting(row: Row[Any]) -> int | None:
     ]
     if not most:
         return None
-    return min(most) if row.reserved_output_tokens else max(1, min(most))
+    return min(most) if executing else max(1, min(most))
 
 
 def reserve(connection: Connection, claim: Claim, start: CallStart) -> Refusal | None:
@@ -117,7 +128,7 @@ def reserve(connection: Connection, claim: Claim, start: CallStart) -> Refusal |
     connection.execute(REFUSE, short)
     reason = storable(_words(claim, start, row))
     hopeless = not known and (row.max_cost_nano_usd is not None or not priced)
-    if row.reserved_output_tokens > 0 and not hopeless:
+    if (row.executing > 1 or row.reserved_output_tokens) and not hopeless:
         return Refusal(reason, paused=False)
     connection.execute(PAUSE, {"of_batch": claim.batch_key, "reason": reason})
     return Refusal(row.pause_reason or reason, paused=True)

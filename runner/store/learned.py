@@ -54,7 +54,7 @@ def learn(connection: Connection, batch_key: int, call_key: int, outcome: CallOu
 ASSUMED_TOKENS_PER_MS: Final = 0.06
 
 SUMS: Final = """\
-SELECT sum(output_characters), sum(output_tokens), sum(thinking_tokens), sum(stream_ms)
+SELECT sum(output_characters), sum(output_tokens), sum(thinking_tokens), sum(stream_ms), sum(calls)
 FROM learned WHERE batch_key = ? AND model = ?
 """
 
@@ -66,17 +66,20 @@ class Pattern:
     Args:
         tokens_per_character: of text, thinking left aside.
         tokens_per_ms: of all output, from a request to its end.
+        thinking_tokens: of a call, on average.
     """
 
     tokens_per_character: float = 1 / CHARACTERS_PER_TOKEN
     tokens_per_ms: float = ASSUMED_TOKENS_PER_MS
+    thinking_tokens: float = 0
 
 
 def pattern(connection: Connection, batch_key: int, model: str) -> Pattern:
     """How the calls of a batch to a model have written so far, or what is assumed of it."""
     rows = driver(connection).execute(SUMS, (batch_key, model)).fetchall()
-    ((characters, tokens, thinking, stream_ms),) = rows
+    ((characters, tokens, thinking, stream_ms, calls),) = rows
     if not characters:
         return Pattern()
     text = (tokens - thinking) / characters
-    return Pattern(text, tokens / stream_ms if stream_ms else ASSUMED_TOKENS_PER_MS)
+    pace = tokens / stream_ms if stream_ms else ASSUMED_TOKENS_PER_MS
+    return Pattern(text, pace, thinking / calls)

@@ -153,3 +153,50 @@ SPLIT_SQL: Final[dict[str, str]] = {
     "output_kept": f"call.output_tokens - ({_LOST})",
     "output_lost": _LOST,
 }
+
+_USD_SQL: Final = {
+    "prompt_first_usd": ("prompt_first", "input_price"),
+    "prompt_again_usd": ("prompt_again", "input_price"),
+    "document_again_usd": ("document_again", "input_price"),
+    "cache_written_5m_usd": ("cache_written_5m", "cache_write_5m_price"),
+    "cache_written_1h_usd": ("cache_written_1h", "cache_write_1h_price"),
+    "cache_read_usd": ("cache_read", "cache_read_price"),
+    "output_kept_usd": ("output_kept", "output_price"),
+    "output_lost_usd": ("output_lost", "output_price"),
+}
+# For whoever reads the database with other tools: a row for each call that ended, money in dollars.
+LEDGER_COLUMNS: Final = {
+    "batch": ("batch.name", "the batch's name"),
+    "simulated": ("batch.simulated", "1 when its documents come from the simulator, so that nothing was paid"),
+    "job": ("job.id", "the job's id"),
+    "job_key": ("call.job_key", "its key"),
+    "call_key": ("call.key", "the call's key"),
+    "number": ("call.number", "1 for a job's first call, and so on"),
+    "model": ("call.model", "the model asked"),
+    "day": ("date(call.started_ms / 1000, 'unixepoch')", "the day it was begun, in UTC"),
+    "stop_reason": ("call.stop_reason", "as the API said it; NULL where the stream broke"),
+    "request_id": ("call.request_id", "the API's name for the request"),
+    "superseded": ("call.superseded", "1 when its text left the document for good"),
+    "estimated": ("call.usage_estimated", "1 where the API did not say its count, so that tokens and money are estimated"),
+    "all_input_tokens": (_WHOLE_INPUT, "the whole input, from the prompt cache or not"),
+    "output_tokens": ("call.output_tokens", "output tokens"),
+    "cost_usd": ("call.cost_nano_usd / 1e9", "what it cost; NULL where the price is not known"),
+    **{
+        name: (f"({SPLIT_SQL[part]}) * call.{price} / 1e15", f"of it, for {words}")
+        for (name, (part, price)), words in zip(
+            _USD_SQL.items(),
+            (
+                "the prompt read first", "the prompt read again", "the document read again",
+                "writes to the prompt cache for 5 minutes", "writes to it for an hour",
+                "reads from it", "output that was kept", "output lost or paid twice",
+            ),
+            strict=True,
+        )
+    },
+}  # fmt: skip
+LEDGER_VIEW: Final = (
+    "CREATE VIEW ledger AS SELECT\n"
+    + ",\n".join(f"  {sql} AS {name}" for name, (sql, _) in LEDGER_COLUMNS.items())
+    + "\nFROM call JOIN job ON job.key = call.job_key JOIN batch ON batch.key = job.batch_key\n"
+    "WHERE call.ended_ms IS NOT NULL"
+)

@@ -17,6 +17,7 @@ from runner.jobs.traits import PrefillAnswer
 from runner.store import experience, migrate
 from runner.store.engine import database_path
 from runner.store.integrity import problems_found
+from runner.store.ledger import Account, By, Pruned, accounts, accounts_by_job, pruned
 from runner.store.locks import WorkerLocks
 from runner.store.patience import Patience
 from runner.store.prefixes import SharedPrefix
@@ -128,6 +129,10 @@ class ReadingStore:
         """Batches with their counts and token sums, oldest first."""
         return await self._reader.batches(names)
 
+    async def models(self, batch_key: int) -> list[str]:
+        """The models of a batch's unfinished jobs."""
+        return await self._reader.models(batch_key)
+
     def jobs(
         self,
         *,
@@ -234,6 +239,20 @@ class ReadingStore:
     async def remembered(self, endpoint: str, model: str) -> PrefillAnswer | None:
         """How a model answered a prefill, behind an endpoint; None: nobody has seen it yet."""
         return await self._reader.remembered(endpoint, model)
+
+    # the ledger
+
+    async def accounts(self, by: By, batch_keys: Collection[int] | None = None) -> list[Account]:
+        """The calls that ended, summed by batch, model or day."""
+        return await accounts(self._reader.rows, by, batch_keys)
+
+    def accounts_by_job(self, batch_keys: Collection[int] | None = None) -> AsyncIterator[Account]:
+        """The same by job, in the order of submission; read in pages, so that memory stays flat."""
+        return accounts_by_job(self._reader.rows, batch_keys)
+
+    async def pruned_costs(self, batch_keys: Collection[int] | None = None) -> list[Pruned]:
+        """What batches paid for jobs that were pruned since."""
+        return await pruned(self._reader.rows, batch_keys)
 
     async def data_version(self) -> int:
         """A number that changes when anybody committed something; cheap enough to poll."""

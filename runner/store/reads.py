@@ -21,7 +21,7 @@ from runner.jobs.states import UNFINISHED, Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import limits, memory
 from runner.store.budget import COLUMNS as BUDGET_COLUMNS
-from runner.store.budget import fitting
+from runner.store.budget import EXECUTING, fitting
 from runner.store.calls import HOLDS, fence, lost
 from runner.store.engine import connect, explained, reading_engine, refused
 from runner.store.patience import Patience
@@ -177,6 +177,16 @@ class Reader:
             for row in rows
         ]
 
+    async def models(self, batch_key: int) -> list[str]:
+        statement = (
+            select(job_count.c.model)
+            .distinct()
+            .where(job_count.c.batch_key == batch_key, job_count.c.jobs > 0)
+            .where(job_count.c.state.in_(sorted(UNFINISHED)))
+            .order_by(job_count.c.model)
+        )
+        return [row.model for row in await self.rows(statement)]
+
     async def workers(self) -> Sequence[Row[Any]]:
         return await self.rows(select(worker).order_by(worker.c.started_ms, worker.c.id))
 
@@ -214,7 +224,13 @@ class Reader:
 
     async def open_lanes(self, batch_keys: Collection[int] | None) -> list[OpenLane]:
         statement = (
-            select(job_count.c.batch_key, job_count.c.model, job_count.c.jobs, *BUDGET_COLUMNS)
+            select(
+                job_count.c.batch_key,
+                job_count.c.model,
+                job_count.c.jobs,
+                EXECUTING.label("executing"),
+                *BUDGET_COLUMNS,
+            )
             .join(batch, batch.c.key == job_count.c.batch_key)
             .where(
                 job_count.c.state == State.AVAILABLE,
@@ -226,7 +242,7 @@ class Reader:
         if batch_keys is not None:
             statement = statement.where(job_count.c.batch_key.in_(batch_keys))
         lanes = [
-            OpenLane(row.batch_key, row.model, row.jobs, fitting(row))
+            OpenLane(row.batch_key, row.model, row.jobs, fitting(row, row.executing))
             for row in await self.rows(statement)
         ]
         return [lane for lane in lanes if lane.most != 0]

@@ -30,6 +30,7 @@ from sqlalchemy import (
 from runner.jobs.call import Strategy, Verdict
 from runner.jobs.states import FINAL, Finish, State
 from runner.jobs.traits import PrefillAnswer
+from runner.store.purposes import LEDGER_VIEW
 from runner.store.records import EventKind, PauseCause
 
 # The newest migration. Kept here so that opening a current database needs no Alembic.
@@ -395,7 +396,7 @@ TRIGGERS: Final = (
     "BEGIN\n" + _TAKE + _ADD + "END",
     "CREATE TRIGGER job_count_delete AFTER DELETE ON job BEGIN\n" + _TAKE + "END",
 )
-for _trigger in TRIGGERS:
-    # `metadata`, not `job`: the table they write to must be there first.
+for _trigger in (*TRIGGERS, LEDGER_VIEW):
+    # `metadata`, not `job`: the tables they name must be there first.
     _ddl = DDL(_trigger).execute_if(dialect="sqlite")  # type: ignore[no-untyped-call]  # SQLAlchemy's own gap
     event.listen(metadata, "after_create", _ddl)

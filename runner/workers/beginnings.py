@@ -98,6 +98,7 @@ class _Batch:
     prefixes: dict[bytes, _Prefix] = field(default_factory=dict)
     read_at_s: float | None = None
     all_known: bool = True
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Beginnings:
@@ -114,7 +115,8 @@ class Beginnings:
         if not found:
             return ()
         home = self._batches.setdefault(batch_key, _Batch())
-        await self._read(batch_key, home, [one.hash for one in found])
+        async with home.reading:  # who comes meanwhile needs not ask
+            await self._read(batch_key, home, [one.hash for one in found])
         return tuple(one for one in found if one.hash in home.prefixes)
 
     async def prepare(

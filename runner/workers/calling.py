@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.price import Price
+from runner.messages.errors import CallError
 from runner.messages.headers import RateLimits
 from runner.store.records import CallStart, Counted
 from runner.workers.caching import Marked
 from runner.workers.money import Money, estimated
 from runner.workers.needs import Need
 from runner.workers.pacing import Permit
+
+# From the API's hands to the disk, without the waiting for a checkpoint: about what it takes.
+ON_ITS_WAY_MS: Final = 25
 
 
 @dataclass(slots=True)
@@ -46,13 +51,19 @@ class Calling:
         self._thinking_characters += thinking
         self.permit.wrote(characters)
 
-    def so_far(self) -> Counted | None:
+    def so_far(self, checkpoint_s: float) -> Counted | None:
         """What is known at the call's first text beside that text: how the input is billed, and
-        the output that came before and will never be saved. None: the API has told nothing."""
+        the output that no chunk will hold, should the process die. None: the API has told nothing.
+
+        Args:
+            checkpoint_s: time between two chunks. When the process dies, half of it is not saved
+                on average, and what is on its way to us and to the disk.
+        """
         if self._input is None:
             return None
         aside = self._written_characters - self._thinking_characters - self.kept_characters
-        lost = round(max(0, aside) * self.need.tokens_per_character)
+        unsaved = self.need.tokens_per_ms * (checkpoint_s * 500 + ON_ITS_WAY_MS)
+        lost = round(max(0, aside) * self.need.tokens_per_character + unsaved)
         thinking = round(self._thinking_characters * self.need.tokens_per_character)
         output = lost + max(thinking, self.need.thinking_tokens)
         rates = None
@@ -60,8 +71,16 @@ class Calling:
             rates = self.price.rates(self._input.total_input_tokens)
         return Counted(replace(self._input, output_tokens=output), lost, rates)
 
-    def ended(self, outcome: CallOutcome, money: Money) -> CallOutcome:
-        """The call is over; its outcome with what it cost."""
+    def ended(self, outcome: CallOutcome, money: Money, error: CallError | None) -> CallOutcome:
+        """The call is over; its outcome with what it cost.
+
+        Args:
+            error: what the API or the network said in place of an answer; None: nothing did, and
+                where there is no answer either, we let go of the call while it was on its way.
+        """
+        if error is None and self._input is None and outcome.stop_reason is None:
+            usage = Usage(input_tokens=self.need.input_tokens, estimated=True)
+            outcome = replace(outcome, usage=usage)
         outcome = estimated(outcome, self.need)
         outcome = replace(outcome, input_characters=self.need.input_characters)
         charge = money.charge(self.start, self.price, outcome, self.kept_characters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from runner.continuation import outlook
 from runner.continuation.loop import ContinuationLoop
@@ -15,6 +15,10 @@ from runner.messages.caching import Place, Ttl, characters, layout
 from runner.messages.thrift import Outlook
 from runner.store.records import SavedCall
 from runner.workers.needs import Need
+
+# Tokens that follow a mark at the document's end, with a request to go on; and at the prompt's end.
+_BEHIND_DOCUMENT: Final = 400
+_BEHIND_PROMPT: Final = 8
 
 
 @dataclass(slots=True)
@@ -73,7 +77,9 @@ class Chain:
             chain.ended(call.outcome, max(0, stream_ms) / 1000)
             usage = call.outcome.usage
             cached = usage.cache_creation_input_tokens + usage.cache_read_input_tokens
-            if cached:
+            # What is left says where the mark stood: all else was a beginning shared with others.
+            behind = _BEHIND_DOCUMENT if call.resume_at else _BEHIND_PROMPT
+            if cached and usage.input_tokens <= behind:
                 hour = usage.cache_creation_1h_input_tokens > 0
                 ttl = Ttl.HOUR if hour else chain.ttl
                 chain.warmed(cached, call.resume_at, ttl, call.started_ms)

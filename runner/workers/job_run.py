@@ -370,7 +370,7 @@ class JobRun:
                     self._take(loop.end(outcome), saver, loop.verdict, calling)
                     await saver.drain()
         outcome = replace(outcome, verdict=loop.verdict, rejected=loop.rejected)
-        outcome = calling.ended(outcome, place.money)
+        outcome = calling.ended(outcome, place.money, error)
         self._spent_nano_usd += outcome.charge.cost_nano_usd or 0
         if words := place.money.beyond(self.claim, calling.start, outcome):
             place.progress.notice(f"job {self.claim.job_id}: {words}")
@@ -397,7 +397,7 @@ class JobRun:
         if verdict is not None:
             saver.judge(verdict)
         if not saver.counted:
-            saver.count(calling.so_far())
+            saver.count(calling.so_far(self._place.settings.checkpoint_s))
         self._progressed = True
         saver.add(text)
         progress = self._place.progress

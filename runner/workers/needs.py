@@ -10,6 +10,7 @@ from typing import Any, Final
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Send
 from runner.jobs.call import CHARACTERS_PER_TOKEN
+from runner.store.learned import ASSUMED_TOKENS_PER_MS
 from runner.store.records import Claim, LearnedCalls
 from runner.store.store import Store
 
@@ -29,6 +30,7 @@ class Need:
         output_tokens: what such calls write.
         most_output_tokens: what it may write: its `max_tokens`.
         tokens_per_character: of text that it writes.
+        tokens_per_ms: how fast it writes.
         thinking_tokens: what goes into thinking before that.
     """
 
@@ -38,6 +40,7 @@ class Need:
     output_tokens: int
     most_output_tokens: int
     tokens_per_character: float = 1 / CHARACTERS_PER_TOKEN
+    tokens_per_ms: float = ASSUMED_TOKENS_PER_MS
     thinking_tokens: int = 0
 
 
@@ -70,6 +73,7 @@ class Needs:
             output_tokens=expected_output(rows, send),
             most_output_tokens=send.max_tokens,
             tokens_per_character=tokens_per_character(rows),
+            tokens_per_ms=tokens_per_ms(rows),
             thinking_tokens=thinking_tokens(rows),
         )
 
@@ -91,6 +95,14 @@ def tokens_per_character(rows: Sequence[LearnedCalls]) -> float:
     if not characters:
         return 1 / CHARACTERS_PER_TOKEN
     return sum(row.output_tokens - row.thinking_tokens for row in rows) / characters
+
+
+def tokens_per_ms(rows: Sequence[LearnedCalls]) -> float:
+    """Tokens that a stream brings in a millisecond, from its request to its end."""
+    stream_ms = sum(row.stream_ms for row in rows)
+    if not stream_ms:
+        return ASSUMED_TOKENS_PER_MS
+    return sum(row.output_tokens for row in rows) / stream_ms
 
 
 def thinking_tokens(rows: Sequence[LearnedCalls]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from runner.store.records import BatchRow, PauseCause
 from runner.store.store import Store
@@ -40,8 +40,13 @@ class Waiting:
         self._asks_at_s: dict[int, float] = {}
         self._on_trial: set[int] = set()
 
-    async def look(self, rows: Iterable[BatchRow]) -> None:
-        """See which of our batches are paused, and try those whose time has come."""
+    async def look(self, rows: Iterable[BatchRow], busy: Collection[int]) -> None:
+        """See which of our batches are paused, and try those whose time has come.
+
+        Args:
+            busy: keys of batches that still have jobs running here; they are not tried yet, for
+                those jobs would all go on at once.
+        """
         for row in rows:
             if row.paused is None:
                 self._asks_at_s.pop(row.key, None)
@@ -55,7 +60,7 @@ class Waiting:
             if row.paused is not PauseCause.SPEND_CAP:
                 continue
             asks_at_s = self._asks_at_s.setdefault(row.key, self._clock() + self._ask_again_s)
-            if self._clock() >= asks_at_s:
+            if self._clock() >= asks_at_s and row.key not in busy:
                 del self._asks_at_s[row.key]
                 # First, so that no claim comes between.
                 self._on_trial.add(row.key)

@@ -8,6 +8,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from random import Random
 
 import anyio
@@ -15,8 +16,10 @@ from anyio.abc import TaskGroup
 
 from runner import faults
 from runner.errors import RunnerError, StoreBlocked
+from runner.jobs.price import Rates
 from runner.messages.client import MessagesClient
 from runner.messages.pace import batch_limit_key
+from runner.messages.prices import price_of
 from runner.store.records import BatchRow, Claim, Lane, PauseCause
 from runner.store.store import Store
 from runner.workers.caching import Caching
@@ -93,7 +96,7 @@ class Worker:
                 store,
                 batch=lambda key: self._batches[key],
                 slots=self._slots,
-                rates=lambda key, model: self._batches[key].limits.prices.get(model),
+                rates=self._rates,
             ),
             pacing=self._pacing,
             money=Money(client.base_url, lambda key: self._batches[key].limits),
@@ -194,7 +197,8 @@ class Worker:
                 self._interrupt_all(Interruption.STOP)  # those that were just being claimed
             elif not claims:
                 if self._waits:
-                    await self._waiting.look(await self._our_batches())
+                    busy = {run.claim.batch_key for run in self._running.values()}
+                    await self._waiting.look(await self._our_batches(), busy)
                 if self._until_final and not self._running and await self._all_done():
                     return
                 with anyio.move_on_after(self._settings.poll_s):
@@ -291,6 +295,13 @@ class Worker:
         return not any(
             batch.unfinished and self._may_go_on(batch) for batch in await self._our_batches()
         )
+
+    def _rates(self, batch_key: int, model: str) -> Rates | None:
+        """What calls of a batch to a model cost, short ones; None where nobody knows."""
+        own = self._batches[batch_key].limits.prices
+        url = self._place.client.base_url
+        price = price_of(model, base_url=url, at=datetime.now(UTC), own=own)
+        return None if price is None else price.base
 
     def _slots(self, batch_key: int) -> int:
         """How many calls of a batch may be open at once in this process."""

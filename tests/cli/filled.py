@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from runner.jobs.call import CallOutcome, Strategy, Usage, Verdict
+from runner.jobs.call import CallOutcome, Charge, Strategy, Usage, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
 from runner.store.records import CallStart, Claim, Lane, PauseCause, Settlement
@@ -16,6 +16,8 @@ HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31mred‮gnol\r\nsecond line [bold]markup[
 WHOLE = "Once upon a time there was a heron, and it waited."
 CUT = "The badger dug and dug"
 HALF = "The owl looked "
+# 100 + 1.25 * 20 + 0.1 * 30 + 5 * 400 millionths of a dollar.
+CALL_NANO_USD = 2_128_000
 
 
 def job(id: str, prompt: str = "Write a story.") -> JobSpec:
@@ -80,6 +82,7 @@ def outcome(stop_reason: str | None, *, error: str | None = None) -> CallOutcome
         usage=Usage(100, 20, 30, 400, estimated=stop_reason is None),
         request_id="req_1",
         error=error,
+        charge=Charge(CALL_NANO_USD, prompt_tokens=150),
     )
 
 

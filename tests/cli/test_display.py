@@ -36,13 +36,14 @@ def batch(
     return BatchRow(
         key=1,
         name=name,
-        limits=BatchLimits(),
+        limits=BatchLimits(max_cost_nano_usd=25_000_000_000),
         paused=paused,
         pause_reason=reason,
         created_ms=0,
         counts=COUNTS,
         calls=240,
         usage=Usage(100_000, 10_000, 10_000, 340_000),
+        cost_nano_usd=12_340_000_000,
     )
 
 
@@ -69,7 +70,10 @@ def test_the_picture() -> None:
     lines = drawn(shot())
     assert lines[0].split() == ["runner", "animals", "0:00:30"]
     assert "38 of 121 documents final" in lines[1]
-    assert lines[2].split("  ") == ["done 35", "running 20", "waiting 63", "failed 1", "cut 2"]
+    assert lines[2].split("  ") == [
+        *("done 35", "running 20", "waiting 63", "failed 1", "cut 2"),
+        "cost $12.34 of $25.00",
+    ]
     # 18 documents in 30 seconds, 83 to go; 4,000 characters in 10 seconds
     assert "calls 242" in lines[3]
     assert "tokens in 120,000, out 340,000" in lines[3]
@@ -83,7 +87,7 @@ def test_the_picture() -> None:
 def test_the_line_says_the_same() -> None:
     text = line(shot())
     assert text == (
-        "0:00:30 done 35  running 20  waiting 63  failed 1  cut 2; "
+        "0:00:30 done 35  running 20  waiting 63  failed 1  cut 2  cost $12.34 of $25.00; "
         "calls 242  tokens in 120,000, out 340,000  100 tokens/s  left 2 min"
     )
 

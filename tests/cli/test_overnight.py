@@ -8,7 +8,7 @@ from benchmarks.overnight import Night, live_through, morning, night_long, pictu
 
 
 def test_a_short_night_with_every_trouble(tmp_path: Path) -> None:
-    night = Night(jobs=40, time_factor=1200)
+    night = Night(jobs=40, time_factor=2400)
     with night_long(night, tmp_path) as (server, owner):
         live_through(server, owner)
         report = morning(server, owner)

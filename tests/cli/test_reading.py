@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,11 +69,13 @@ def test_show_lets_every_seam_be_checked(runner: Invoke, filled: Path) -> None:
     result = runner("show", "--db", filled, "animals/heron")
     assert result.exit_code == 0
     calls = [line.split() for line in result.stdout.splitlines() if "req_1" in line]
-    #     call strategy   resume verdict  chars  stop          in     written read  out    request
+    #     call strategy   resume verdict  chars  stop          in, written, read, out, cost
+    paid = ["100", "20", "30", "400", "$0.002128"]
     assert calls == [
-        ["1", "-", "0", "-", "31", "max_tokens", "100", "20", "30", "400", "req_1"],
-        ["2", "prefill", "30", "exact", "20", "end_turn", "100", "20", "30", "400", "req_1"],
+        ["1", "-", "0", "-", "31", "max_tokens", *paid, "req_1"],
+        ["2", "prefill", "30", "exact", "20", "end_turn", *paid, "req_1"],
     ]
+    assert re.search(r"^cost +\$0\.004256$", result.stdout, re.MULTILINE)
     assert "complete (end_turn)" in result.stdout
     assert re.search(r"input tokens +300\n +read again +150", result.stdout)
     assert re.search(
@@ -142,3 +146,34 @@ def test_something_else_is_no_database(runner: Invoke, tmp_path: Path) -> None:
         assert result.exit_code == 2, args
         assert str(other) in result.stderr
     assert other.read_text().startswith("not a database")
+
+
+def test_money_stands_wherever_calls_are_counted(runner: Invoke, filled: Path) -> None:
+    told = runner("status", "--db", filled).stdout.splitlines()
+    # Four calls of animals, one of them broken; one of dull.
+    assert [line.split()[-1] for line in told[:3]] == ["cost", "~$0.008512", "$0.002128"]
+    (animals, dull) = json.loads(runner("status", "--db", filled, "--json").stdout)["batches"]
+    assert (animals["cost_usd"], animals["unpriced_calls"]) == (0.008512, 0)
+    assert (dull["cost_usd"], dull["max_cost_usd"]) == (0.002128, None)
+    heron, *_, fox = runner("list", "--db", filled, "--limit", 3).stdout.splitlines()[1:]
+    assert "$0.004256" in heron
+    assert "~$0.002128" in fox
+    shown = json.loads(runner("show", "--db", filled, "animals/heron", "--json").stdout)
+    assert shown["cost_usd"] == 0.004256
+    assert [call["cost_usd"] for call in shown["calls"]] == [0.002128, 0.002128]
+
+
+def test_a_budget_and_what_has_no_price_are_told(runner: Invoke, filled: Path) -> None:
+    with closing(sqlite3.connect(filled)) as connection, connection:
+        connection.execute(
+            "UPDATE batch SET unpriced_calls = 12, reserved_nano_usd = 1000000000, limits ="
+            " json_set(limits, '$.max_cost_nano_usd', 25000000000, '$.max_output_tokens', 3000)"
+            " WHERE name = 'animals'"
+        )
+        connection.execute("UPDATE batch SET unpriced_calls = 1, cost_nano_usd = 0 WHERE key = 2")
+    told = runner("status", "--db", filled).stdout
+    assert "animals: ~$0.01 of a budget of $25.00 spent, $1.00 set aside for running calls" in told
+    assert "animals: 1,600 of a budget of 3,000 output tokens spent" in told
+    assert "animals: price unknown: 12 calls" in told
+    assert told.splitlines()[2].split()[-1] == "unknown"
+    assert "dull: price unknown: 1 call," in told

@@ -29,10 +29,10 @@ from runner.workers.job_run import JobRun
 
 begin = JobRun._begin
 
-async def poisoned(self, send, loop):
+async def poisoned(self, *what):
     if "poison" in self.claim.job_id:
         os.kill(os.getpid(), signal.SIGKILL)
-    return await begin(self, send, loop)
+    return await begin(self, *what)
 
 JobRun._begin = poisoned
 

@@ -14,7 +14,7 @@ from runner.jobs.spec import ContinuationSpec, JobSpec, Until
 
 def job(prompt: str = "Write about otters.", **changes: object) -> JobSpec:
     spec = JobSpec("a", "claude-haiku-4-5", ({"role": "user", "content": prompt},))
-    return replace(spec, **changes)  # type: ignore[arg-type]
+    return replace(spec, **changes)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,28 @@ def test_grounds(spec: JobSpec, ground: Ground, expected: float) -> None:
     length = length_of(spec)
     assert (length.ground, round(length.expected)) == (ground, expected)
     assert length.least <= length.expected <= length.most
+
+
+TEXT = "The river rose in the night and took the bridge with it. " * 40
+
+
+@pytest.mark.parametrize(
+    ("spec", "ground"),
+    [
+        (job(f"Translate into German:\n{TEXT}"), Ground.SOURCE),
+        (job(f"{TEXT}\n\nPlease rewrite this for children."), Ground.SOURCE),
+        (job(TEXT, system="You proofread what you are given."), Ground.SOURCE),
+        (job(f"Translate into German, in at most 90 words:\n{TEXT}"), Ground.PROMPT),
+        (job(f"Summarise:\n{TEXT}"), Ground.ASSUMED),
+        (job(f"Summarise:\n{TEXT}They had to translate the letter.{TEXT}"), Ground.ASSUMED),
+        (job("Translate the Odyssey."), Ground.ASSUMED),
+    ],
+)
+def test_a_text_that_is_worked_over_stays_about_as_long(spec: JobSpec, ground: Ground) -> None:
+    length = length_of(spec)
+    assert length.ground is ground
+    if ground is Ground.SOURCE:
+        assert length.expected == pytest.approx(len(TEXT), rel=0.05)
 
 
 def test_a_prompt_is_all_that_is_read() -> None:

@@ -107,6 +107,18 @@ async def test_it_can_be_off(hands, store: Store) -> None:
     assert (await row(store)).paused is None
 
 
+async def test_switched_on_it_counts_from_nothing(hands, store: Store) -> None:
+    specs = [make_spec(f"a{n:02}") for n in range(60)]
+    receipt = await store.submit(BatchSpec("b", BatchLimits(breaker=False)), specs)
+    hands.batch_key = receipt.batch_key
+    await end(hands, store, FAILED, 30)
+    assert (await store.set_limits(hands.batch_key, {"breaker": True})).breaker
+    await end(hands, store, FAILED, IN_A_ROW - 1)
+    assert (await row(store)).paused is None
+    await end(hands, store, FAILED, 1)
+    assert (await row(store)).paused is PauseCause.BREAKER
+
+
 async def test_batches_remember_apart(hands, store: Store) -> None:
     for batch in ("one", "two"):
         await hands.submit(*(make_spec(f"a{n:02}") for n in range(15)), batch=batch)

@@ -126,7 +126,7 @@ async def test_while_others_run_a_refused_call_waits(budgeted: Budgeted) -> None
 
 async def test_when_nothing_runs_the_batch_pauses_and_says_why(budgeted: Budgeted) -> None:
     await budgeted.submit(max_cost_nano_usd=3 * CENT)
-    first, second, _ = await budgeted.claim(3)
+    first, second = await budgeted.claim(2)
     call_key = await budgeted.begin(first, 2 * CENT)
     await budgeted.store.end_call_and_settle(first, call_key, outcome(2 * CENT - 1), DONE)
     with pytest.raises(BudgetReached) as caught:
@@ -152,9 +152,28 @@ async def test_a_user_s_own_pause_stays_his(budgeted: Budgeted) -> None:
     assert (row.paused, row.pause_reason) == (PauseCause.USER, "holiday")
 
 
+async def test_between_two_calls_a_job_runs_too(budgeted: Budgeted) -> None:
+    """It may yet make a smaller call: only when it is over, too, does the batch pause."""
+    await budgeted.submit(max_cost_nano_usd=3 * CENT)
+    first, second = await budgeted.claim(2)
+    call_key = await budgeted.begin(first, 2 * CENT)
+    await budgeted.store.end_call(first, call_key, outcome(2 * CENT))
+    with pytest.raises(BudgetReached) as caught:
+        await budgeted.begin(second, 2 * CENT)
+    assert not caught.value.paused
+    await budgeted.store.settle(second, WAITS)
+    assert await lanes(budgeted) == []
+    await budgeted.store.settle(first, DONE)
+    assert await lanes(budgeted) == [1]
+    (third,) = await budgeted.claim()
+    with pytest.raises(BudgetReached) as caught:
+        await budgeted.begin(third, 2 * CENT)
+    assert caught.value.paused
+
+
 async def test_a_budget_in_output_tokens(budgeted: Budgeted) -> None:
     await budgeted.submit(max_output_tokens=150)
-    first, second, _ = await budgeted.claim(3)
+    first, second = await budgeted.claim(2)
     call_key = await budgeted.begin(first, tokens=100, rates=None)
     with pytest.raises(BudgetReached, match="of 150 has no room"):
         await budgeted.begin(second, tokens=51, rates=None)

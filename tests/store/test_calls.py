@@ -8,8 +8,7 @@ from runner.errors import ClaimLost, StoreError
 from runner.jobs.call import CallOutcome, Charge, Strategy, Usage, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.states import Finish, State
-from runner.store.broken import UNSAVED_MS
-from runner.store.learned import ASSUMED_TOKENS_PER_MS
+from runner.store.broken import BEFORE_CHECKPOINT_MS
 from runner.store.records import CallStart, Claim, Counted, Settlement
 from runner.store.store import Store
 from tests.store.hands import make_spec
@@ -192,12 +191,11 @@ async def test_an_open_call_is_ended_as_broken_when_its_job_is_settled(hands, st
     await store.save(claim, call_key, 1, "9")
     await store.settle(claim, Settlement(State.RETRYABLE, error="lost the wire", delay_ms=1))
     (call,) = await store.calls(claim.job_key)
-    unsaved = round(ASSUMED_TOKENS_PER_MS * UNSAVED_MS)
     assert call.outcome == CallOutcome(
         None,
-        usage=Usage(output_tokens=round(9 / 4) + unsaved, estimated=True),
+        usage=Usage(output_tokens=round(9 / 4), estimated=True),
         error="lost the wire",
-        charge=Charge(prompt_tokens=0, lost_output_tokens=unsaved),
+        charge=Charge(prompt_tokens=0),
     )
     assert (await hands.job()).usage == call.outcome.usage
     assert await store.check() == []
@@ -234,11 +232,10 @@ async def test_a_call_that_nobody_ends_costs_what_its_row_and_its_batch_tell(
     await store.settle(claim, Settlement(State.DISCARDED, error="died"))
 
     (call,) = await store.calls(claim.job_key)
-    unsaved = round(44 / 440 * UNSAVED_MS)
-    output = 9 + 50 * 40 // 100 + unsaved
+    output = 9 + 50 * 40 // 100
     usage = Usage(200, 80, 700, output, True, 30)
     assert call.outcome.usage == usage
-    assert call.outcome.charge == Charge(DEARER.cost(usage), 980, 5 + unsaved)
+    assert call.outcome.charge == Charge(DEARER.cost(usage), 980, 5)
     assert call.rates == DEARER
     (batch,) = await store.batches()
     assert batch.cost_nano_usd == 230_000 + DEARER.cost(usage)
@@ -256,6 +253,26 @@ async def test_a_call_that_nobody_ends_costs_no_more_than_it_may_write(hands, st
     # Nobody knows the price, and it is not taken as nothing.
     assert call.cost_nano_usd is None
     assert (await hands.job()).unpriced_calls == 1
+
+
+async def test_a_call_without_a_checkpoint_may_have_begun_to_write(hands, store, clock) -> None:
+    await hands.submit(make_spec("a"), make_spec("b"))
+    claim = await hands.claim()
+    call_key = await hands.begin(claim)
+    clock.ms += 100
+    answered = CallOutcome(
+        "end_turn", usage=Usage(10, output_tokens=40), text_characters=60, thinking_tokens=16
+    )
+    await store.end_call_and_settle(
+        claim, call_key, answered, Settlement(State.DISCARDED, error="enough")
+    )
+    claim = await hands.claim()
+    await hands.begin(claim, input_tokens=7)
+    await store.settle(claim, Settlement(State.DISCARDED, error="died"))
+    (call,) = await store.calls(claim.job_key)
+    written = 16 // 2 + round(40 / 100 * BEFORE_CHECKPOINT_MS)
+    assert call.outcome.usage == Usage(7, output_tokens=written, estimated=True)
+    assert call.lost_output_tokens == written
 
 
 async def test_only_the_holder_says_how_a_call_is_billed(hands, store) -> None:

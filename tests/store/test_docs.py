@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.jobs.call import CallOutcome, Strategy, Verdict
+from runner.store.purposes import LEDGER_COLUMNS
 from runner.store.records import CallStart
 from runner.store.schema import metadata
 from runner.store.store import Store
@@ -28,6 +29,15 @@ def test_every_column_is_told(table: str) -> None:
     told = re.findall(r"^\| `(\w+)` \| \w+ \| (.*) \|$", text, re.MULTILINE)
     assert told == [(c.name, c.comment) for c in metadata.tables[table].columns]
     assert f"{metadata.tables[table].comment}.\n" in text
+
+
+def test_every_column_of_the_view_is_told() -> None:
+    (text,) = re.findall(r"^### `ledger`\n(.*?)^## ", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    told = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \|$", text, re.MULTILINE)
+    assert [(name, words) for name, _, words in told] == [
+        (name, words) for name, (_, words) in LEDGER_COLUMNS.items()
+    ]
+    assert all((kind == "real") == name.endswith("_usd") for name, kind, _ in told)
 
 
 @pytest.mark.parametrize("query", QUERIES)

@@ -10,8 +10,6 @@ import pytest
 from runner.errors import ClaimLost
 from runner.jobs.call import CallOutcome, Charge, Usage
 from runner.jobs.states import Finish, State
-from runner.store.broken import UNSAVED_MS
-from runner.store.learned import ASSUMED_TOKENS_PER_MS
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
 from tests.store.hands import make_spec
@@ -63,12 +61,11 @@ async def test_the_jobs_of_the_dead_go_on(hands, store: Store) -> None:
     job = await hands.job("b")
     assert (job.state, job.rescues, job.attempt, job.claim) == (State.AVAILABLE, 1, 0, 1)
     (call,) = await store.calls(claim.job_key)
-    unsaved = round(ASSUMED_TOKENS_PER_MS * UNSAVED_MS)
     assert call.outcome == CallOutcome(
         None,
-        usage=Usage(output_tokens=1 + unsaved, estimated=True),
+        usage=Usage(output_tokens=1, estimated=True),
         error="the process that made this call is gone",
-        charge=Charge(prompt_tokens=0, lost_output_tokens=unsaved),
+        charge=Charge(prompt_tokens=0),
     )
     assert (await hands.job("c")).state is State.EXECUTING
     assert await store.rescue("dead", max_rescues=3) == []

@@ -35,6 +35,7 @@ from hypothesis.stateful import (
 from runner.continuation.document import fold
 from runner.errors import ClaimLost
 from runner.jobs.call import CallOutcome, Usage, Verdict
+from runner.jobs.price import Rates
 from runner.jobs.spec import BatchSpec
 from runner.jobs.states import FINAL, Finish, State
 from runner.store import engine, migrate
@@ -44,6 +45,7 @@ from runner.store.records import (
     Lane,
     OnConflict,
     PauseCause,
+    Reservation,
     Selection,
     Settlement,
 )
@@ -68,6 +70,7 @@ SETTLEMENTS = (
     Settlement(State.RETRYABLE, error="529", delay_ms=0, reset_attempt=True),
     Settlement(State.SCHEDULED, error="429", delay_ms=5_000),
 )
+RATES = Rates(1, 5, 1, 2, 0)
 ENDED = CallOutcome("max_tokens", usage=Usage(input_tokens=3, output_tokens=5))
 MOMENTS = st.sampled_from((0.5, 5.0, 9.0, 24.0, 41.0, 61.0))
 
@@ -391,7 +394,10 @@ class Machine(RuleBasedStateMachine):
         match kind:
             case "begin":
                 numbers = [c for c in job.calls if not c.superseded]
-                start = CallStart(len(numbers) + 1, None, resume_at, 100, "m")
+                aside = Reservation(7 * len(numbers) + 7, 100)
+                start = CallStart(
+                    len(numbers) + 1, None, resume_at, 100, "m", rates=RATES, reservation=aside
+                )
                 work = self.store.begin_call(claim, start)
             case "save":
                 work = self.saving(claim, call_key, seq, text)
@@ -522,6 +528,18 @@ class Machine(RuleBasedStateMachine):
                 assert [seq for _, _, seq, _ in chunks] == list(range(len(chunks)))
                 assert job.claim >= self.claims[name]
                 self.claims[name] = job.claim
+
+    @invariant()
+    def what_is_set_aside_stands_for_the_open_calls(self) -> None:
+        with closing(sqlite3.connect(self.path)) as connection:
+            kept = connection.execute(
+                "SELECT reserved_nano_usd, reserved_output_tokens FROM batch"
+            ).fetchone()
+            running = connection.execute(
+                "SELECT coalesce(sum(reserved_nano_usd), 0),"
+                " coalesce(sum(reserved_output_tokens), 0) FROM call WHERE ended_ms IS NULL"
+            ).fetchone()
+        assert kept == running
 
     @invariant()
     def a_final_job_stays_as_it_is(self) -> None:

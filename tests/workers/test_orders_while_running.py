@@ -143,3 +143,19 @@ async def test_another_concurrency_holds_within_a_second(tmp_path) -> None:
             assert time.monotonic() - asked < 1
             assert books.streams_open_most == 5
         worker.stop()
+
+
+async def test_another_rate_limit_holds_within_seconds(tmp_path) -> None:
+    async with a_house(tmp_path) as house, anyio.create_task_group() as tasks:
+        specs = [job(f"a{n}", max_tokens=4000) for n in range(20)]
+        await house.submit(*specs, limits=BatchLimits(requests_per_minute=2))
+        worker = house.worker()
+        tasks.start_soon(worker.run)
+        books = house.simulator.books
+        await books.wait_for(lambda books: books.requests_by_kind["messages"] >= 1)
+        (batch,) = await house.store.batches()
+        # At two a minute this would take ten minutes.
+        async with await Store.open(house.store.path) as other:
+            await other.set_limits(batch.key, {"requests_per_minute": None})
+        with anyio.fail_after(20):
+            await books.wait_for(lambda books: books.requests_by_kind["messages"] >= 20)

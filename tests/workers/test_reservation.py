@@ -142,7 +142,12 @@ def test_no_call_is_billed_more_than_the_worst_case(
     assert isinstance(step, Send)
     body = loop.request(step)
     written, read = round(tokens * parts[0]), round(tokens * (1 - parts[0]) * parts[1])
-    usage = Usage(tokens - written - read, written, 0, read, output)
+    usage = Usage(
+        input_tokens=tokens - written - read,
+        cache_creation_input_tokens=written,
+        cache_read_input_tokens=read,
+        output_tokens=output,
+    )
     worst = worst_nano_usd(loop, step, Marked(body), PRICE)
     assert PRICE.rates(tokens).cost(usage) <= worst
 

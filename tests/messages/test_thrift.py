@@ -1,0 +1,129 @@
+"""Whether marks pay: the bounds of what may be lost, and bills of batches played through."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.bills import MODELS, Shape, bill, shape
+from runner.jobs.call import Usage
+from runner.messages.caching import Multiples, Ttl
+from runner.messages.thrift import Outlook, Thrift
+
+MINIMUM = 1_000
+FIRST_STAKE = 1 / 11
+
+
+def outlook(number: int, **changes: object) -> Outlook:
+    look = Outlook(number, at_least=0, most=40, spent_tokens=1e9)
+    return replace(look, **changes)
+
+
+@given(
+    st.integers(1, 30), st.integers(0, 20), st.floats(0, 4_000),
+    st.lists(st.floats(0, 1e6), max_size=4), st.floats(0, 1e6),
+)  # fmt: skip
+def test_nothing_shorter_than_the_minimum_is_marked(number, sure, gap_s, boundaries, warm) -> None:
+    thrift = Thrift(Multiples(), MINIMUM)
+    bet = thrift.go_on(outlook(number, at_least=sure), gap_s, boundaries, warm)
+    if bet is not None:
+        assert boundaries[bet.at] >= MINIMUM
+        assert boundaries[bet.at] > warm
+        assert gap_s < bet.ttl.seconds
+
+
+def test_what_is_sure_to_be_read_is_marked_and_what_is_not_is_not() -> None:
+    thrift = Thrift(Multiples(), MINIMUM)
+    assert thrift.go_on(outlook(1), 10, [5_000], 0) is None
+    assert thrift.go_on(outlook(2), 10, [5_000], 0) is None
+    sure = thrift.go_on(outlook(1, at_least=1), 10, [5_000], 0)
+    assert sure is not None
+    assert (sure.ttl, sure.stake) == (Ttl.MINUTES, 0)
+
+
+def test_nobody_marks_for_a_time_he_knows_nothing_of() -> None:
+    thrift = Thrift(Multiples(), MINIMUM)
+    look = outlook(1, at_least=9)
+    assert thrift.go_on(look, None, [5_000], 0) is None
+    thrift.went_on(1_000)
+    bet = thrift.go_on(look, None, [5_000], 0)
+    assert bet is not None
+    assert bet.ttl is Ttl.HOUR
+    assert thrift.go_on(replace(look, at_least=1), None, [5_000], 0) is None  # 2.1 is not < 2
+    assert thrift.go_on(look, 4_000, [5_000], 0) is None
+
+
+def test_without_evidence_one_careful_bet_is_placed_from_the_third_call_on() -> None:
+    thrift = Thrift(Multiples(), MINIMUM)
+    look = outlook(3, spent_tokens=15_000)
+    bet = thrift.go_on(look, 10, [10_000, 5_000], 0)
+    assert bet is not None
+    assert (bet.at, bet.stake) == (1, 1_250)  # the longer one would put 2,500 at stake
+    thrift.purse.staked += bet.stake
+    assert thrift.go_on(look, 10, [10_000, 5_000], 0) is None
+    # It is lost: no other is placed, until something sure has brought more than that.
+    thrift.purse.staked = 0
+    thrift.purse.billed(Usage(0, 5_000, 0), thrift.multiples)
+    assert thrift.go_on(look, 10, [10_000, 5_000], 0) is None
+    thrift.purse.billed(Usage(0, 0, 20_000), thrift.multiples)
+    assert thrift.go_on(look, 10, [10_000, 5_000], 0) is not None
+
+
+def test_what_the_batch_has_shown_forbids_a_bet() -> None:
+    thrift = Thrift(Multiples(), MINIMUM)
+    thrift.purse.saved = 1e9
+    assert thrift.go_on(outlook(3), 10, [10_000], 0) is not None
+    thrift.ended(3, cut=False, stream_s=1, times=20)
+    assert thrift.go_on(outlook(3), 10, [10_000], 0) is None
+
+
+def test_a_shared_beginning_is_written_for_those_that_will_read_it() -> None:
+    thrift = Thrift(Multiples(), MINIMUM)
+    facts = {"tokens": 5_000.0, "others": 9, "company": 0, "slots": 5, "call_s": 10.0}
+    assert thrift.share(jobs=0, **facts) is None
+    assert thrift.share(jobs=9, **facts | {"tokens": 999.0}) is None
+    all_have_it = thrift.share(jobs=9, **facts)
+    assert all_have_it is not None
+    assert (all_have_it.ttl, all_have_it.stake) == (Ttl.MINUTES, 0)
+    # One other job somewhere in the queue may come too late; one that waits does not.
+    assert thrift.share(jobs=1, **facts) is None
+    assert thrift.share(jobs=1, **facts | {"company": 1}) is not None
+    # Calls of half an hour, one after the other: an hour, if enough of them are left.
+    slow = facts | {"slots": 1, "call_s": 1_800.0}
+    hour = thrift.share(jobs=9, **slow)
+    assert hour is not None
+    assert hour.ttl is Ttl.HOUR
+    assert thrift.share(jobs=1, **slow | {"others": 1}) is None
+    assert thrift.share(jobs=9, **slow | {"call_s": 4_000.0}) is None
+
+
+@pytest.mark.parametrize("seed", range(250))
+def test_where_the_length_is_known_caching_is_never_dearer(seed) -> None:
+    plain, cached = bill(shape(Random(seed), known=True))
+    assert cached <= plain
+
+
+@pytest.mark.parametrize("seed", range(250))
+def test_where_it_is_not_only_one_bet_may_be_lost(seed) -> None:
+    some = shape(Random(seed), known=False)
+    plain, cached = bill(some)
+    whole = sum(
+        some.shared_tokens + some.own_tokens + 130 + call * some.answer_tokens
+        for call in range(max(some.calls))
+    )
+    assert cached <= plain + max(whole * FIRST_STAKE, plain / 100)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_bills_that_are_promised(model) -> None:
+    many = Shape(model, (1,) * 200, 20_000, 100, 500, 20, call_s=10)
+    plain, cached = bill(many)
+    assert cached <= 0.2 * plain
+    answer = 5_000 if "4-5" in model else 1_500
+    for known in (False, True):
+        plain, cached = bill(Shape(model, (10,), 0, 100, answer, 1, call_s=60, known=known))
+        assert cached <= 0.4 * plain
