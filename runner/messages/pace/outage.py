@@ -92,6 +92,8 @@ class Outage:
 
     def succeeded(self, now_s: float) -> float | None:
         """A call was answered; where that ends an outage, the seconds it lasted."""
+        if self.on:
+            self._recent.clear()  # what failed then says nothing of now
         self._recent.append(False)
         self._failures = 0
         self._sure_failures = 0
