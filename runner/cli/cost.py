@@ -77,7 +77,7 @@ def cost(database: str, batches: tuple[str, ...], by: str, as_json: bool, as_csv
             elif as_json:
                 await _print_json(found, await store.pruned_costs(keys), By(by))
             else:
-                await _print_tables(found, await store.pruned_costs(keys), By(by))
+                await _print_tables(store, found, keys, By(by))
 
     run_async(read())
 
@@ -102,10 +102,12 @@ class _Totals:
         self.by_kind: dict[bool, Account] = {}
         self.rows = 0
 
-    def add(self, account: Account) -> None:
+    def add(self, account: Account, *, summed: bool = True, counted: bool = True) -> None:
         from runner.store.ledger import Account
 
-        self.rows += 1
+        self.rows += counted
+        if not summed:
+            return
         before = self.by_kind.get(account.simulated)
         self.by_kind[account.simulated] = (before or Account(account.simulated)).plus(account)
 
@@ -192,17 +194,25 @@ def _csv_cell(value: object) -> object:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
-async def _print_tables(rows: AsyncIterator[Account], pruned: Sequence[Pruned], by: By) -> None:
+async def _print_tables(
+    store: ReadingStore, rows: AsyncIterator[Account], batch_keys: Sequence[int] | None, by: By
+) -> None:
+    from runner.store.ledger import By
+
     totals, first = _Totals(), []
     table: Table | None = None
+    pruned = await store.pruned_costs(batch_keys)
     async for account in rows:
-        totals.add(account)
+        totals.add(account, summed=by != "job")
         if table is not None:
             click.echo(table.line(_cells(account, by)))
             continue
         first.append(account)
         if len(first) == LOOK_AHEAD:
             table = _begin(first, by, [])
+    if by == "job":  # a million of them are summed faster where they are
+        async for account in _rows(store, By.BATCH, batch_keys):
+            totals.add(account, counted=False)
     sums = totals.in_order()
     if not sums and not pruned:
         click.echo("no calls yet: `runner run FILE` makes some", err=True)

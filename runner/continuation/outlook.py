@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from runner.continuation.document import GrowingDocument
 from runner.jobs.spec import ContinuationSpec, Until
 
@@ -36,8 +38,9 @@ def sure_calls(
         return 0
     if have and document_tokens:
         most = min(most, _TERSER * have / document_tokens)
-    missing = need - have - most * max_tokens  # after the next call
-    return 0 if missing <= 0 else 1 + int(missing / (most * max_tokens))
+    calls = (need - have) / (most * max(1, max_tokens))
+    # The next one is not among those that follow it; and what is nearly a whole number is one.
+    return max(0, math.ceil(calls - 1e-9) - 1)
 
 
 def most_calls(bounds: ContinuationSpec, answered: int, output_tokens: int, max_tokens: int) -> int:

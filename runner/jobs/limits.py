@@ -22,6 +22,8 @@ _WHOLE: Final = {  # the least and the most
     "max_output_tokens": (1, MAX_OUTPUT_TOKENS * 1_000),
 }
 _MONEY: Final = {"max_cost_usd": "max_cost_nano_usd", "confirm_above_usd": "confirm_above_nano_usd"}
+MAX_PRICE_USD = 1_000_000  # a million tokens: a dollar a token, and sums still fit into 64 bits
+
 # What the prompt cache costs where a price does not say it, of the input's price.
 # Source: Messages API documentation, prompt caching.
 _CACHE: Final = {"cache_write_5m": 1.25, "cache_write_1h": 2.0, "cache_read": 0.1}
@@ -81,7 +83,7 @@ def read_prices(value: Json, report: Report) -> dict[str, Rates]:
                 fix = f"Write `{key}: …`, in dollars a million tokens."
                 report(here, f"the price of {quoted(model)} lacks `{key}`", fix)
         for key, amount in given.items():
-            check_money(amount, report, (*here, key), zero=True)
+            check_money(amount, report, (*here, key), zero=True, most=MAX_PRICE_USD)
         if report.count == before:
             prices[model] = _rates(given)
     return prices

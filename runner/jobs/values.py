@@ -42,12 +42,18 @@ def check_mapping(value: Json, report: Report, path: Path) -> bool:
 
 
 def check_money(
-    value: Json, report: Report, path: Path, *, zero: bool = False, or_else: str = ""
+    value: Json,
+    report: Report,
+    path: Path,
+    *,
+    zero: bool = False,
+    or_else: str = "",
+    most: int = MAX_USD,
 ) -> bool:
     """Whether it is an amount of dollars."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         least = 0 if zero else Decimal("0.000000001")
-        if least <= Decimal(str(value)) <= MAX_USD:  # false for nan and infinity, too
+        if least <= Decimal(str(value)) <= most:  # false for nan and infinity, too
             return True
     either = f", or {or_else}" if or_else else ""
     fix = f"Write an amount of dollars without a sign, such as `12.50`{either}."

@@ -15,6 +15,8 @@ from runner.jobs.call import CallOutcome, Usage, estimate_tokens
 from runner.messages.classify import Failure, call_error
 from runner.messages.errors import CallError
 
+MOST_TOKENS = 100_000_000  # of one call
+
 _INPUT_COUNTS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
@@ -229,7 +231,8 @@ def _parse(data: bytes) -> dict[str, Any] | None:
 
 
 def _tokens(value: Any) -> int | None:
-    """A token count, if it is one. The bound keeps nonsense out of the ledger's 64-bit columns."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**40:
+    """A token count, if it is one. The bound, far beyond any model, keeps nonsense out of the
+    ledger: times a price, and summed, it must fit into 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST_TOKENS:
         return None
     return value

@@ -40,16 +40,25 @@ _LIMITS: dict[tuple[str, tuple[int, int]], tuple[int, int]] = {
     ("sonnet", (3, 0)): (4_096, 200_000),
     ("haiku", (3, 0)): (4_096, 200_000),
 }
-# (line, version) -> tokens of the shortest beginning that is cached. A model that
-# is not here is taken for one that asks for the most.
+# (line, version) -> tokens of the shortest beginning that is cached. A model that is not here is
+# taken for one that asks for the most.
 _CACHE_MINIMUM: dict[tuple[str, tuple[int, int]], int] = {
-    **dict.fromkeys([("fable", (5, 1)), ("fable", (5, 2)), ("mythos", (5, 1))], 512),
-    **dict.fromkeys([("mythos", (5, 2)), ("opus", (5, 5)), ("opus", (5, 0))], 512),
-    **dict.fromkeys([("sonnet", (5, 5)), ("haiku", (5, 5))], 512),
-    **dict.fromkeys([("opus", (4, 8)), ("sonnet", (5, 0)), ("sonnet", (4, 6))], 1_024),
-    **dict.fromkeys([("sonnet", (4, 5))], 1_024),
-    **dict.fromkeys([("opus", (4, 7))], 2_048),
-    **dict.fromkeys([("haiku", (4, 5)), ("opus", (4, 5)), ("opus", (4, 6))], 4_096),
+    ("fable", (5, 2)): 512,
+    ("fable", (5, 1)): 512,
+    ("mythos", (5, 2)): 512,
+    ("mythos", (5, 1)): 512,
+    ("opus", (5, 5)): 512,
+    ("opus", (5, 0)): 512,
+    ("sonnet", (5, 5)): 512,
+    ("haiku", (5, 5)): 512,
+    ("opus", (4, 8)): 1_024,
+    ("sonnet", (5, 0)): 1_024,
+    ("sonnet", (4, 6)): 1_024,
+    ("sonnet", (4, 5)): 1_024,
+    ("opus", (4, 7)): 2_048,
+    ("opus", (4, 6)): 4_096,
+    ("opus", (4, 5)): 4_096,
+    ("haiku", (4, 5)): 4_096,
 }
 _UNKNOWN_CACHE_MINIMUM = 4_096
 _LAST_PREFILL = (4, 5)

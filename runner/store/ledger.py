@@ -153,6 +153,7 @@ _GROUPS: Final = {
     By.DAY: {"day": f"call.started_ms / {DAY_MS}"},
     By.JOB: {"job_key": "job.key", "batch": "batch.name", "job": "job.id"},
 }
+_NAMES: Final = ("simulated", "job_key", "batch", "model", "day", "job")
 _ORDER: Final = {
     By.BATCH: "batch.key",
     By.MODEL: "call.model",
@@ -164,7 +165,10 @@ _ORDER: Final = {
 def _statement(by: By, condition: str) -> str:
     groups = {"simulated": "batch.simulated", **_GROUPS[by]}
     groups |= {name: f"call.{name}" for name in _RATES}
-    shown = ",\n  ".join(f"{sql} AS {name}" for name, sql in (groups | _SUMS).items())
+    # Every row has all names, those that it is not grouped by empty: a name that is missing is dear
+    # to ask for, a million times.
+    columns = dict.fromkeys(_NAMES, "NULL") | groups | _SUMS
+    shown = ",\n  ".join(f"{sql} AS {name}" for name, sql in columns.items())
     return (
         f"SELECT {shown}\n"
         "FROM call JOIN job ON job.key = call.job_key JOIN batch ON batch.key = job.batch_key\n"
@@ -247,10 +251,8 @@ def _accounts(rows: Iterable[Row[Any]]) -> list[Account]:
     return found
 
 
-def _group(row: Row[Any]) -> tuple[object, ...]:
-    return tuple(
-        getattr(row, name, None) for name in ("job_key", "batch", "model", "day", "simulated")
-    )
+def _group(row: Row[Any]) -> Sequence[object]:
+    return row[: len(_NAMES)]
 
 
 def _account(row: Row[Any]) -> Account:
@@ -261,13 +263,12 @@ def _account(row: Row[Any]) -> Account:
     rates = None
     if row.input_price is not None:
         rates = Rates(*(getattr(row, name) for name in _RATES))
-    day = getattr(row, "day", None)
     account = Account(
         simulated=bool(row.simulated),
-        batch=getattr(row, "batch", None),
-        model=getattr(row, "model", None),
-        day=None if day is None else _day(day),
-        job=getattr(row, "job", None),
+        batch=row.batch,
+        model=row.model,
+        day=None if row.day is None else _day(row.day),
+        job=row.job,
         calls=row.calls,
         usage=usage,
         cost=row.cost,

@@ -52,6 +52,7 @@ class _Prefix:
     useless: bool = False  # it was marked and not cached
     present: int = 0  # jobs of this process that look at it now
     leader: object | None = None  # the call, or the look into the store, that all wait for
+    led_since_s: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def told(self, row: SharedPrefix) -> None:
@@ -174,6 +175,9 @@ class Beginnings:
         while not prefix.useless:
             if self._is_warm(prefix):
                 return Shared(one, size, True, prefix.ttl, prefix, self)
+            if prefix.leader is not None:
+                # Whoever comes when it is late already does not wait for it all over again.
+                until_s = min(until_s, prefix.led_since_s + FOLLOW_S)
             if (left_s := until_s - time.monotonic()) <= 0:
                 return None
             if prefix.leader is not None:
@@ -195,6 +199,7 @@ class Beginnings:
     async def _lead(self, prefix: _Prefix) -> int | None:
         """Go ahead: until when others wait, at most. None: another process does."""
         prefix.leader = me = object()
+        prefix.led_since_s = time.monotonic()
         until_ms = self._now_ms() + LEASE_MS
         try:
             if await self._store.lead_beginning(prefix.batch_key, prefix.hash, until_ms):

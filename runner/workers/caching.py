@@ -30,6 +30,10 @@ from runner.workers.needs import Need
 _MISSES: Final = 3
 
 
+# A job that was not gone on with for so long was stopped: that says nothing of the batch's rhythm.
+_STOPPED_S: Final = 3_600
+
+
 @dataclass(slots=True)
 class Lane:
     """One model in one batch: what was learned of it."""
@@ -116,7 +120,7 @@ class Bill:
 
     def ended(self, outcome: CallOutcome) -> None:
         stream_s = time.monotonic() - self._started_s
-        self.chain.ended(outcome, stream_s)
+        self.chain.ended(outcome)
         if outcome.stop_reason is not None:
             cut = outcome.stop_reason == "max_tokens"
             self.lane.thrift.ended(self.number, cut=cut, stream_s=stream_s)
@@ -201,7 +205,12 @@ class Caching:
             shared = await self._beginnings.prepare(
                 claim.batch_key, found, first=first, tokens=request.tokens_before, worth=worth
             )
-        marked = self._mark(lane, chain, request, shared)
+        try:
+            marked = self._mark(lane, chain, request, shared)
+        except BaseException:
+            for one in shared:  # nobody must wait for a call that will never be made
+                one.close()
+            raise
         if first:
             marked.beginnings = tuple(one.hash for one in found)
             self._beginnings.begun(claim.batch_key, marked.beginnings)
@@ -218,9 +227,12 @@ class Caching:
         if before is not None:
             warm = max(warm, chain.warm_tokens)
         look = request.outlook(chain)
-        gap_s = chain.stream_s
-        if gap_s is None:
-            gap_s = thrift.call_s(request.send.max_tokens)
+        gap_s = None
+        if chain.began_ms is not None:
+            gap_s = max(0, now_ms - chain.began_ms) / 1000
+            if gap_s < _STOPPED_S:
+                thrift.went_on(gap_s)
+        chain.began_ms = now_ms
         places = request.own_places()
         bet = thrift.go_on(look, gap_s, [request.tokens(place) for place in places], warm)
         ttl = chain.ttl if bet is None else bet.ttl

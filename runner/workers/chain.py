@@ -35,7 +35,7 @@ class Chain:
         going_on: the last answer was cut, so the document is not finished.
         input_tokens: of all calls, from the cache or not.
         output_tokens: of all calls.
-        stream_s: how long the last answer that was cut has taken; None: there is none.
+        began_ms: when its last call began; None: it had none.
     """
 
     warm_tokens: int = 0
@@ -47,9 +47,9 @@ class Chain:
     going_on: bool = True
     input_tokens: int = 0
     output_tokens: int = 0
-    stream_s: float | None = None
+    began_ms: int | None = None
 
-    def ended(self, outcome: CallOutcome, stream_s: float) -> None:
+    def ended(self, outcome: CallOutcome) -> None:
         """A call ended."""
         self.input_tokens += outcome.usage.total_input_tokens
         self.output_tokens += outcome.usage.output_tokens
@@ -59,7 +59,6 @@ class Chain:
         self.going_on = outcome.stop_reason == "max_tokens"
         if self.going_on:
             self.cut += 1
-            self.stream_s = stream_s
 
     def warmed(self, tokens: int, end: int, ttl: Ttl, now_ms: int) -> None:
         """A marked request has left so much in the cache."""
@@ -71,10 +70,10 @@ class Chain:
         """What earlier calls have left, those of other processes too."""
         chain = cls()
         for call in calls:
+            chain.began_ms = call.started_ms
             if call.outcome is None:
                 continue
-            stream_ms = (call.ended_ms or call.started_ms) - call.started_ms
-            chain.ended(call.outcome, max(0, stream_ms) / 1000)
+            chain.ended(call.outcome)
             usage = call.outcome.usage
             cached = usage.cache_creation_input_tokens + usage.cache_read_input_tokens
             # What is left says where the mark stood: all else was a beginning shared with others.

@@ -15,7 +15,6 @@ from runner.store.store import Store
 from tests.crash.mortal import Mortal
 from tests.house import job
 
-CONCURRENCY = 16
 CHECKPOINT_S = 0.05
 # USD a million tokens, from the price list: input, output, cache write for 5 minutes and for an
 # hour, cache read.
@@ -45,28 +44,29 @@ async def die(
     max_tokens: int,
     model: str = "claude-haiku-4-5",
     tokens_per_second: float = 100,
+    concurrency: int = 16,
     thinks: int = 0,
 ) -> dict[str, float]:
     """Kill process after process at random moments, finish the rest, and hold the ledger's calls
     that died against the simulator's bills for them: what each came to, in sum."""
     mark = f"tokens={document_tokens}" + (f" thinks={thinks}" if thinks else "")
     database, random = folder / "runner.db", Random(5)
-    settings = {"concurrency": CONCURRENCY, "checkpoint_s": CHECKPOINT_S}
+    settings = {"concurrency": concurrency, "checkpoint_s": CHECKPOINT_S}
     specs = [job(f"j{n}", mark=mark, max_tokens=max_tokens, model=model) for n in range(jobs)]
     async with Simulator(
         SimulatorOptions(
-            seed=5, tokens_per_second=tokens_per_second, first_token_s=0.05, tokens_per_event=2
+            seed=5, tokens_per_second=tokens_per_second, first_token_s=0.05, tokens_per_event=3
         )
     ) as simulator:
         books = simulator.books
         async with await Store.open(database) as store:
-            await store.submit(BatchSpec("b", BatchLimits(concurrency=CONCURRENCY)), specs)
+            await store.submit(BatchSpec("b", BatchLimits(concurrency=concurrency)), specs)
         async with Mortal(database, simulator.base_url, **settings) as mortal:
             between = jobs * (document_tokens + thinks) // kills
             for _ in range(kills):
                 await mortal.tell("begin")
                 # How a batch writes is learned from its first calls.
-                await books.wait_for(lambda books: books.billed_requests >= CONCURRENCY)
+                await books.wait_for(lambda books: books.billed_requests >= concurrency)
                 moment = books.tokens_generated + random.randint(1, between)
                 await books.wait_for(lambda books, at=moment: books.tokens_generated >= at)
                 assert await mortal.tell("kill") == "dead"

@@ -128,6 +128,7 @@ CASES = [
     yaml("way of budgeting", b"limits: {budget: hope}\n" + HEAD + b"- {id: a, prompt: x}\n", 1, 18, 'this is "hope"', "`worst` or `expected`"),
     yaml("breaker", b"limits: {breaker: maybe}\n" + HEAD + b"- {id: a, prompt: x}\n", 1, 19, 'this is "maybe"', "`on` or `off`"),
     yaml("price without output", b"prices: {m: {input: 1}}\n" + HEAD + b"- {id: a, prompt: x}\n", 1, 13, "lacks `output`", "dollars a million tokens"),
+    yaml("price of a token by mistake", b"prices: {m: {input: 1, output: 5000000}}\n" + HEAD + b"- {id: a, prompt: x}\n", 1, 32, "this is 5000000", "an amount of dollars"),
     yaml("price typo", b"prices: {m: {input: 1, outptu: 2}}\n" + HEAD + b"- {id: a, prompt: x}\n", 1, 13, "Did you mean `output`?", "lacks `output`", total=2),
     yaml("pace", b"limits: {requests_per_minute: fast}\n" + HEAD + b"- {id: a, prompt: x}\n", 1, 31, 'this is "fast"', "or `auto`"),
     yaml("defaults is a text", "version: 1\ndefaults: x\njobs: [{id: a, prompt: x, model: m}]\n", 2, 11, "this is no mapping"),

@@ -126,3 +126,20 @@ async def test_a_job_file_is_submitted_by_its_path(tmp_path):
         assert (await runner.submit(store, path)).new == 2
         assert (await runner.submit(store, runner.read_job_file(path))).present == 2
         assert (await store.batches())[0].name == "jobs"
+
+
+async def test_a_budget_from_python(tmp_path):
+    spec = job("a")
+    poor = runner.BatchSpec("b", runner.BatchLimits(max_cost_nano_usd=500_000))
+    async with a_house(tmp_path) as house:
+        with pytest.raises(UsageError, match="price of local-llama is not known"):
+            await runner.submit(house.store, [job("a", model="local-llama")], batch=poor)
+        assert await house.store.batches() == []
+        await runner.submit(house.store, [spec], batch=poor)
+        async with runner.run(house.store, client=house.client, settings=QUICK) as finished:
+            assert [document async for document in finished] == []
+        (row,) = await house.store.batches()
+        assert (row.paused, row.cost_nano_usd <= 500_000) == ("budget", True)
+        await runner.submit(house.store, [spec], batch=runner.BatchSpec("b"))
+        async with runner.run(house.store, client=house.client, settings=QUICK) as finished:
+            assert [document.complete async for document in finished] == [True]

@@ -3,6 +3,7 @@
 import pytest
 
 from runner.messages.models import is_anthropic, plain_name, traits
+from runner.simulator.models import MODELS
 
 ANTHROPIC = "https://api.anthropic.com"
 LOCAL = "http://127.0.0.1:8080"
@@ -91,3 +92,18 @@ def test_at_another_server() -> None:
 )
 def test_whose_endpoint(url: str, own: bool) -> None:
     assert is_anthropic(url) is own
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=list(MODELS))
+def test_the_least_that_is_cached_is_what_the_api_asks_for(model):
+    known = traits(model.id, ANTHROPIC).cache_minimum_tokens
+    assert known == model.cache_minimum_tokens
+
+
+def test_of_an_unknown_model_the_most_is_asked_and_of_another_endpoint_nothing_is_cached():
+    assert traits("claude-newest-9", ANTHROPIC).cache_minimum_tokens == 4_096
+    assert traits("claude-haiku-4-5", "http://localhost:1").cache_minimum_tokens is None
+    local = traits("llama", "http://localhost:1", one_block=False)
+    assert local.cache_minimum_tokens is None
+    as_anthropics = traits("claude-haiku-4-5", "http://localhost:1", one_block=False)
+    assert as_anthropics.cache_minimum_tokens == 4_096

@@ -137,6 +137,28 @@ def test_one_429_holds_all_and_those_refused_together_count_once():
     assert one.wait_s(1, 1, 6.0) == float("inf"), "the first goes alone"
 
 
+def test_nothing_grows_while_much_fails():
+    one = limit()
+    one.level.open = one.level._unanswered = 100.0
+
+    def call(*, fails: bool) -> None:
+        flight = one.start(1, 1, 0.0)
+        if fails:
+            one.failed(flight, "500", 0.0, servers_own=True)
+        else:
+            one.answered(flight, RateLimits(), 0.0)
+        one.end(flight, 1, 0.0, exact=not fails, success=not fails)
+
+    for n in range(20):
+        call(fails=n % 4 == 0)
+    grown = one.level._unanswered
+    call(fails=False)
+    assert one.level._unanswered == grown
+    for _ in range(20):
+        call(fails=False)
+    assert one.level._unanswered > grown
+
+
 def test_a_shorter_cool_down_shortens_nothing():
     one = limit()
     one.cool_down(10, 0.0)
@@ -152,7 +174,7 @@ def test_what_is_read_from_the_cache_is_free_and_max_tokens_does_not_count():
     rates.read(taken, 0, 0.0)  # the whole of it was read from the cache
     assert rates.wait_s(45, 0, 0.0) == 0.0
     rates.read(taken, 5_000, 0.0)  # more was billed than was foreseen
-    assert rates.wait_s(1, 0, 0.0) == pytest.approx((5_000 - 49 + 1) / 98, rel=0.02)
+    assert rates.wait_s(1, 0, 0.0) == pytest.approx((5_000 - 49 + 1) / 98.5, rel=0.02)
 
 
 def test_headers_teach_the_limits_and_their_absence_nothing():
@@ -165,7 +187,7 @@ def test_headers_teach_the_limits_and_their_absence_nothing():
     rates.start(1, 1, 0.0)
     assert rates.wait_s(1, 1, 0.0) == pytest.approx(1 / 1.02, rel=0.01)
     rates.told(RateLimits(requests=RateLimit(120, 72)), 0.0)
-    assert rates.wait_s(1, 1, 0.0) == pytest.approx(0.5 / 0.98)
+    assert rates.wait_s(1, 1, 0.0) == pytest.approx(0.5 / 0.985)
 
 
 def test_a_combined_limit_counts_input_at_once_and_output_as_it_comes():
@@ -217,10 +239,6 @@ def test_a_level_doubles_then_creeps_and_is_cut():
     for _ in range(40):
         level.answered(int(level.open), 2.0)
     assert 29 < level.open < 32, "quick up to where it was met, then slow"
-    level.troubled(3.0)
-    before = level.open
-    level.answered(100, 4.0)
-    assert level.open == before
 
 
 def test_an_acceleration_429_lowers_the_ramp_and_a_quiet_minute_raises_it():

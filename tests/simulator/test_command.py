@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from runner.cli.simulate import simulate
 from runner.simulator import FaultKind
+from runner.simulator.control import CHANGEABLE
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulator.md"
 
@@ -64,3 +65,8 @@ def test_wrong_options_are_named() -> None:
 def test_the_page_names_every_fault() -> None:
     page = PAGE.read_text()
     assert [kind for kind in FaultKind if f"`{kind}`" not in page] == []
+
+
+def test_the_page_names_all_that_may_change() -> None:
+    page = PAGE.read_text()
+    assert [name for name in CHANGEABLE if f"`{name}`" not in page] == []

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from runner.jobs.states import State
-from runner.store import broken, calls, claims, reads, rescue, rows, settle, submit
+from runner.store import broken, budget, calls, claims, reads, rescue, rows, settle, submit
 from runner.store.schema import job
 
 
@@ -48,6 +48,8 @@ def test_a_claim_reads_the_first_of_each_lane(empty_database: Path, lanes: int) 
     [
         ("promote", claims.PROMOTE, "INDEX job_due (scheduled_ms<?)"),
         ("begin", calls.BEGIN, "SEARCH job USING INTEGER PRIMARY KEY"),
+        ("reserve", budget.RESERVE, "SEARCH batch USING INTEGER PRIMARY KEY"),
+        ("refused", budget.ASKED, "SEARCH running USING PRIMARY KEY (batch_key=?)"),
         ("save", calls.SAVE, "SEARCH job USING INTEGER PRIMARY KEY"),
         ("count", calls.COUNT, "SEARCH call USING INTEGER PRIMARY KEY"),
         ("end", calls.END, "SEARCH call USING INTEGER PRIMARY KEY"),

@@ -53,6 +53,7 @@ async def test_a_batch_stops_before_it_passes_its_budget_and_goes_on_when_it_is_
         assert row.reserved_nano_usd == 0
         assert "`max_cost_usd` of $0.0028 has no room" in str(row.pause_reason)
         assert any("b is paused" in notice for notice in worker.progress.notices)
+        assert not any("was billed" in notice for notice in worker.progress.notices)
         for spec in specs:
             assert house.true_text(spec).startswith(await house.text(spec.id))
             assert (await house.row(spec.id)).attempt == 0

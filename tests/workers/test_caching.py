@@ -9,6 +9,7 @@ import pytest
 
 from runner.jobs.spec import BatchLimits, Caching, JobSpec, Until
 from runner.jobs.states import State
+from runner.messages.thrift import Thrift
 from runner.simulator import SimulatorOptions
 from runner.simulator.books import Books
 from runner.simulator.cache import PromptCache
@@ -135,6 +136,31 @@ async def test_a_growing_document_is_read_from_the_cache(tmp_path, model, until)
         assert worth(books) < 0.45 * whole
 
 
+async def test_the_time_between_a_documents_calls_decides(tmp_path, monkeypatch) -> None:
+    gaps: list[float] = []
+    asked: list[float | None] = []
+    real = Thrift.go_on
+
+    def go_on(self, look, gap_s, *rest):
+        asked.append(gap_s)
+        return real(self, look, None if gap_s is None else gap_s + 400, *rest)
+
+    monkeypatch.setattr(Thrift, "went_on", lambda _, gap_s: gaps.append(gap_s))
+    monkeypatch.setattr(Thrift, "go_on", go_on)
+    spec = growing(until=Until(min_words=3_500))
+    async with a_house(tmp_path) as house:
+        await house.submit(spec)
+        await house.worker().run()
+        calls = (await house.row()).calls
+        assert asked[0] is None
+        assert asked[1:] == gaps
+        assert len(gaps) == calls - 1
+        # Of calls six and a half minutes apart only entries for an hour are read.
+        books = house.simulator.books
+        assert books.cache_creation_5m_tokens == 0
+        assert books.cache_creation_1h_tokens > 0
+
+
 async def test_who_resumes_a_document_goes_on_reading(tmp_path) -> None:
     spec = growing(until=Until(min_words=3_500))
     async with a_house(tmp_path) as house:
@@ -155,6 +181,20 @@ async def test_who_resumes_a_document_goes_on_reading(tmp_path) -> None:
         written = books.cache_creation_5m_tokens - before.cache_creation_5m_tokens
         assert read > 5 * written > 0
         assert fresh < written
+
+
+async def test_a_shared_beginning_is_found_behind_any_number_of_blocks(tmp_path) -> None:
+    # Some 30 calls of 15 tokens: a read looks back over 20 blocks and no further.
+    names = ("a", "b")
+    many = [growing(name, tokens=400, max_tokens=15, system=SYSTEM) for name in names]
+    async with a_house(tmp_path) as house:
+        await house.submit(*many)
+        await house.worker().run()
+        assert await finished(house, *names)
+        calls = sum([(await house.row(name)).calls for name in names])
+        assert calls > 50
+        assert house.simulator.books.cache_read_tokens >= (calls - 1) * SYSTEM_TOKENS
+        assert house.simulator.books.cache_creation_5m_tokens < 2 * SYSTEM_TOKENS
 
 
 async def test_where_it_is_off_nothing_is_marked(tmp_path) -> None:

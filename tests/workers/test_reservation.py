@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Send
-from runner.jobs.call import CallOutcome, Usage
+from runner.jobs.call import CallOutcome, Charge, Usage
 from runner.jobs.price import Price, Rates
-from runner.jobs.spec import Budget, ContinuationSpec, JobSpec
+from runner.jobs.spec import BatchLimits, Budget, ContinuationSpec, JobSpec
 from runner.jobs.states import Finish
 from runner.jobs.traits import ModelTraits
 from runner.simulator.tokens import count_tokens
 from runner.simulator.validate import read_request
+from runner.store.records import CallStart, Claim, Reservation
 from runner.workers.caching import Marked
+from runner.workers.money import Money
 from runner.workers.needs import Need
 from runner.workers.reservation import (
     dearest_input,
@@ -182,3 +184,23 @@ def test_a_document_s_own_budget(spent: int, ends: bool) -> None:
             "max_cost_usd 0.01 reached: $0.0000 are spent, and the next call may cost $0.0100"
         )
     assert own_budget_reached(loop_of(), 10**12, 10**12) is None
+
+
+@pytest.mark.parametrize(
+    ("cost", "budget", "told"),
+    [
+        (100, Budget.WORST, False),
+        (101, Budget.WORST, True),
+        (101, Budget.EXPECTED, False),
+        (None, Budget.WORST, False),
+    ],
+)
+def test_a_bill_beyond_the_most_is_told(cost: int | None, budget: Budget, told: bool) -> None:
+    money = Money("https://api.anthropic.com", lambda _: BatchLimits(budget=budget))
+    claim = Claim(1, 1, "w", 1, "a", "m", 0)
+    start = CallStart(1, None, 0, 50, "m", rates=RATES, reservation=Reservation(100, 50))
+    outcome = CallOutcome("end_turn", charge=Charge(cost))
+    words = money.beyond(claim, start, outcome)
+    assert (words is not None) is told
+    if words is not None:
+        assert "more than the $0.0000 that it could cost" in words

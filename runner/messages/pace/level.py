@@ -6,9 +6,8 @@ import math
 
 _CUT = 0.7  # what is left of the calls in flight after a 429
 _BACK = 0.9  # of them up to which growth is quick again
-_STILL_S = 5.0  # no growth for so long after an error of the server's own
 _STEADY_S = 10.0  # growth comes at least so often while the level binds
-_RAMP_LEAST = 1 / 64
+_RAMP_LEAST = 1 / 8
 _RAMP_BACK_S = 60.0  # after so long without an acceleration 429 the ramp doubles again
 
 
@@ -30,7 +29,6 @@ class Level:
         self._quick_below = math.inf
         self._ramp = 1.0
         self._ramp_cut_s = now_s
-        self._still_until_s = -math.inf
         self._grew_s = now_s
 
     @property
@@ -48,11 +46,9 @@ class Level:
         Args:
             in_flight: calls that are open, this one among them.
         """
-        if now_s < self._still_until_s:
-            return
         if self._ramp < 1.0 and now_s - self._ramp_cut_s >= _RAMP_BACK_S:
             self._ramp, self._ramp_cut_s = min(1.0, 2 * self._ramp), now_s
-        self._unanswered += self._ramp
+        self._unanswered += max(self._ramp, 0.25)
         # Room that nobody uses proves nothing.
         if in_flight < self.open - max(1.0, 0.1 * self.open):
             return
@@ -72,7 +68,8 @@ class Level:
             in_flight: calls that were open, the refused one among them.
             acceleration: use grew too fast: the ramp is lowered, too.
         """
-        used = min(self.open, float(max(1, in_flight)))
+        # Where calls are short, few may be open just then.
+        used = max(1.0, min(self.open, max(float(in_flight), self.open / 2)))
         self._quick_below = max(1.0, used * _BACK)
         self.open = max(1.0, used * _CUT)
         self._unanswered = 1.0
@@ -80,10 +77,6 @@ class Level:
         if acceleration:
             self._ramp = max(_RAMP_LEAST, self._ramp / 2)
             self._ramp_cut_s = now_s
-
-    def troubled(self, now_s: float) -> None:
-        """The server met an error of its own: no growth for a while."""
-        self._still_until_s = now_s + _STILL_S
 
     def restart(self) -> None:
         """Come back by slow start, as after an outage; what was the level is the aim."""

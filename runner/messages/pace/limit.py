@@ -104,7 +104,8 @@ class Limit:
         if not flight.answered:
             flight.answered = True
             self.unanswered -= 1
-            self.level.answered(self.in_flight, now_s)
+            if not self.outage.troubled:
+                self.level.answered(self.in_flight, now_s)
 
     def wrote(self, flight: Flight, characters: int, now_s: float) -> float | None:
         """Text of the call came in. Where that ends an outage, the seconds it lasted."""
@@ -181,7 +182,6 @@ class Limit:
             reason: in words for the reader.
             servers_own: it cannot be the job's doing.
         """
-        self.level.troubled(now_s)
         if flight.succeeded:
             return False
         return self.outage.failed(reason, now_s, servers_own=servers_own)

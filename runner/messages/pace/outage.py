@@ -13,6 +13,7 @@ _FIRST_S = 1.0
 MOST_S = 60.0  # between two probes
 _JITTER = 0.2
 _RECENT = 20
+_TROUBLED = 3  # failures among them, from which on use grows no more
 _STORMY = 0.5  # the part of recent calls that failed, from which on a failure says nothing
 
 
@@ -41,10 +42,15 @@ class Outage:
         return 0.0 if self.began_s is None else now_s - self.began_s
 
     @property
+    def troubled(self) -> bool:
+        """Whether so much fails that nothing should be asked for beyond what is."""
+        return sum(self._recent) >= _TROUBLED
+
+    @property
     def stormy(self) -> bool:
         """Whether so much fails that a failure says nothing of the job that met it."""
-        bad = sum(1 for failed in self._recent if failed)
-        return self.on or (len(self._recent) == _RECENT and bad > _STORMY * _RECENT)
+        full = len(self._recent) == _RECENT
+        return self.on or (full and sum(self._recent) > _STORMY * _RECENT)
 
     def rest_s(self, now_s: float) -> float:
         """Seconds until a probe may go; 0 when it may, or where no outage is on."""
@@ -86,6 +92,8 @@ class Outage:
 
     def succeeded(self, now_s: float) -> float | None:
         """A call was answered; where that ends an outage, the seconds it lasted."""
+        if self.on:
+            self._recent.clear()  # what failed then says nothing of now
         self._recent.append(False)
         self._failures = 0
         self._sure_failures = 0

@@ -12,9 +12,9 @@ from runner.messages.pace.bucket import Bucket
 from runner.messages.pace.streamed import Streamed, Written
 
 # Of a limit that is taken at the beginning of a request: what is left covers clocks that differ.
-USE = 0.98
+USE = 0.985
 # More than all of it while the server has plenty left: so what a busy moment lost is made good.
-_USE_MORE = 0.04
+_USE_MORE = 0.035
 _PLENTY = 0.6  # the part of the server's bucket above which there is plenty
 BURST_S = 0.5  # less than the second's worth that the strictest server holds
 _EASE = 0.85  # after a refusal: who else uses this limit is unknown to us
