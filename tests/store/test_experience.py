@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.spec import canonical_json, shape_hash
@@ -11,7 +11,7 @@ from runner.jobs.states import Finish, State
 from runner.store.experience import KNOWN
 from runner.store.records import OnConflict, Settlement
 from runner.store.store import Store
-from tests.store.hands import make_spec
+from tests.store.hands import make_spec, sqlite_only
 
 pytestmark = pytest.mark.anyio
 
@@ -90,14 +90,13 @@ async def test_calls_of_a_model_are_summed_over_batches_of_one_kind(hands, store
     assert await store.learned_by_model("n", simulated=False) == []
 
 
+@sqlite_only
 async def test_known_jobs_are_looked_up_by_index(hands, store: Store) -> None:
     await hands.submit(*(make_spec(f"j{n}") for n in range(50)))
-    plan = await store._reader.rows(
-        text(f"EXPLAIN QUERY PLAN {KNOWN.text}"), {"ids": "[]", "batch_key": 1}
+    explained = text(f"EXPLAIN QUERY PLAN {KNOWN.text}").bindparams(
+        bindparam("ids", expanding=True)
     )
+    plan = await store._reader.rows(explained, {"ids": ["j1", "j2"], "batch_key": 1})
     steps = [row.detail for row in plan]
-    assert not [
-        step
-        for step in steps
-        if step.startswith("SCAN") and "json_each" not in step and "wanted" not in step
-    ]
+    assert "SEARCH job USING INDEX job_id (id=? AND batch_key=?)" in steps
+    assert not [step for step in steps if step.startswith("SCAN")]
