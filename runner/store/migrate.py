@@ -110,15 +110,19 @@ def _upgrade(path: Path) -> None:
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-def run_scripts(connection: Connection) -> None:
-    """Run the migrations that are missing, in the transaction of a connection."""
+def run_scripts(connection: Connection, upto: str = "head") -> None:
+    """Run the migrations that are missing, in the transaction of a connection.
+
+    Args:
+        upto: the version to stop at.
+    """
     from alembic import command  # half a second that most starts can save
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, upto)
 
 
 def _refuse_while_worked_on(connection: Connection, path: Path) -> None:
@@ -139,11 +143,15 @@ def _refuse_while_worked_on(connection: Connection, path: Path) -> None:
     for worker_id, host, pid, lease_until_ms in workers:
         alive = locks.alive(worker_id) if host == here else None
         if alive or (alive is None and lease_until_ms > now_ms):
-            raise StoreUnavailable(
-                f"{path} is worked on by an older version of this program: process {pid} on "
-                f"{host}. Let it finish, or stop it with Ctrl-C, then give the same command again. "
-                "What was saved is safe."
-            )
+            raise worked_on(str(path), pid, host)
+
+
+def worked_on(shown: str, pid: int, host: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{shown} is worked on by an older version of this program: process {pid} on {host}. "
+        "Let it finish, or stop it with Ctrl-C, then give the same command again. "
+        "What was saved is safe."
+    )
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> str | None:

@@ -21,6 +21,10 @@ _TABLES: Final = text("SELECT tablename FROM pg_tables WHERE schemaname = curren
 _IS_OURS: Final = text(
     "SELECT obj_description(CAST('alembic_version' AS regclass), 'pg_class') = :mark"
 )
+_AT_WORK: Final = text(
+    "SELECT host, pid FROM worker "
+    "WHERE lease_until_ms > extract(epoch FROM clock_timestamp()) * 1000 LIMIT 1"
+)
 
 
 def current(connection: Connection, shown: str) -> str | None:
@@ -51,12 +55,20 @@ def upgrade(connection: Connection, shown: str, *, turn: int) -> None:
     Args:
         connection: in a transaction.
         turn: the advisory lock that writers take in turn.
+
+    Raises:
+        StoreUnavailable: a worker of an older version works on it.
     """
     if current(connection, shown) == SCHEMA_VERSION:
         return
     connection.execute(text(f"SELECT pg_advisory_xact_lock({turn:d})"))
-    if current(connection, shown) == SCHEMA_VERSION:
+    version = current(connection, shown)
+    if version == SCHEMA_VERSION:
         return
+    if version is not None:
+        # It knows nothing of what the newer tables are for, and would spend past a budget.
+        for host, pid in connection.execute(_AT_WORK).all():
+            raise migrate.worked_on(f"the database {shown}", pid, host)
     faults.hit("migration.before")
     migrate.run_scripts(connection)
     faults.hit("migration.middle")

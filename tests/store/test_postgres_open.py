@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import anyio
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -11,12 +12,16 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 
 from runner.errors import NotADatabase, SchemaTooNew, StoreUnavailable
+from runner.jobs.states import Finish, State
+from runner.store import migrate
 from runner.store.database import the_database
 from runner.store.postgres import PostgresDatabase
+from runner.store.postgres_migrate import MARK
+from runner.store.records import PauseCause, Settlement
 from runner.store.schema import metadata
 from runner.store.store import Store
 from tests.postgres import Server
-from tests.store.hands import postgres_only
+from tests.store.hands import Hands, postgres_only
 from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
@@ -67,3 +72,30 @@ def test_the_migrations_build_what_the_schema_says(database: str) -> None:
         return [one for one in found if "comment" not in str(one[0])]
 
     assert PostgresDatabase(make_url(database))._once(compared) == []
+
+
+async def test_an_older_queue_is_brought_up_to_date_once_nobody_works_on_it(
+    postgres_server: Server,
+) -> None:
+    url = postgres_server.bare()
+
+    def first_version(connection: Connection) -> None:
+        migrate.run_scripts(connection, upto="0001")
+        connection.exec_driver_sql(f"COMMENT ON TABLE alembic_version IS '{MARK}'")
+
+    await anyio.to_thread.run_sync(PostgresDatabase(make_url(url))._once, first_version)
+    with a_stranger(url) as stranger:
+        stranger.execute("INSERT INTO worker VALUES ('w', 'there', 7, 0, 9000000000000)")
+        with pytest.raises(StoreUnavailable, match=r"older version .* process 7 on there"):
+            await Store.open(url)
+        stranger.execute("DELETE FROM worker")
+        async with await Store.open(url) as store:
+            hands = Hands(store)
+            await hands.submit()
+            await store.pause(hands.batch_key, PauseCause.BREAKER, "a new word")
+            await hands.register("w1")
+            assert await store.resume(hands.batch_key)
+            claim = await hands.claim("w1")
+            await store.settle(claim, Settlement(State.COMPLETED, Finish.MAX_COST))
+            assert await store.check() == []
+    postgres_server.drop(url)
