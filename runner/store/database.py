@@ -121,9 +121,10 @@ def the_database(name: str | Path) -> Database:
     """
     from runner.store.sqlite import SqliteFile
 
-    if isinstance(name, str) and name.startswith(("postgresql", "postgres:")):
+    kind, is_url, _ = str(name).partition("://")
+    if is_url and kind.partition("+")[0] in {"postgresql", "postgres"}:
         try:
-            url = make_url(name)
+            url = make_url(str(name))
         except (ArgumentError, ValueError):
             raise StoreUnavailable(  # without the name: there may be a password in it
                 "that is not a database URL. Give postgresql+asyncpg://USER@HOST:PORT/DATABASE."

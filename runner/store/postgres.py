@@ -97,7 +97,10 @@ class PostgresDatabase:
                 "for a database on PostgreSQL the driver asyncpg is needed: "
                 "pip install 'prefill-runner[postgres]'."
             ) from None
-        self._url = url.set(drivername="postgresql+asyncpg")
+        options = dict(url.query)
+        if "sslmode" in options:  # as other programs' URLs have it
+            options["ssl"] = options.pop("sslmode")
+        self._url = url.set(drivername="postgresql+asyncpg", query=options)
         self._clock = ServerClock()
 
     @property
@@ -202,6 +205,13 @@ class PostgresDatabase:
             return asyncio.run(connected())
         except StoreError:
             raise
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise StoreUnavailable(
+                f"the URL of the database {self.shown} has an option that the driver does not "
+                f"know: {', '.join(self._url.query)}. Leave it out."
+            ) from error
         except Exception as error:
             raise (self.explained(error) or self.refused(error)) from error
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from runner.errors import NotADatabase, StoreBlocked, StoreError, StoreUnavailable
 
 # Another transaction got in the way, and this one was undone whole.
-_PASSING: Final = frozenset({"40001", "40P01", "55P03"})
+_PASSING: Final = frozenset({"40001", "40P01"})
 # Shut down, crashed, starting up, terminated, cut off, told to wait.
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "08000", "08001", "08003", "08004", "08006"})  # fmt: skip
 

@@ -99,3 +99,11 @@ async def test_an_older_queue_is_brought_up_to_date_once_nobody_works_on_it(
             await store.settle(claim, Settlement(State.COMPLETED, Finish.MAX_COST))
             assert await store.check() == []
     postgres_server.drop(url)
+
+
+@postgres_only
+async def test_options_in_the_url(database: str) -> None:
+    async with await Store.open(f"{database}&sslmode=disable") as store:
+        assert await store.batches() == []
+    with pytest.raises(StoreUnavailable, match=r"an option that the driver does not know: .*shiny"):
+        await Store.open(f"{database}&shiny=1")
