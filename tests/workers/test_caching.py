@@ -90,7 +90,7 @@ async def test_the_others_wait_for_an_answer_to_begin_and_can_be_stopped(tmp_pat
 
 async def test_two_processes_write_it_once(tmp_path) -> None:
     names = [f"j{n}" for n in range(20)]
-    async with a_house(tmp_path) as house, await Store.open(tmp_path / "runner.db") as other:
+    async with a_house(tmp_path) as house, await Store.open(house.database) as other:
         await house.submit(*map(sharing, names), limits=BatchLimits(concurrency=5))
         async with anyio.create_task_group() as tasks:
             for store in (house.store, other):

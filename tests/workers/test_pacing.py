@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -45,13 +46,13 @@ async def test_one_429_holds_every_process_until_it_may_be_asked_again(tmp_path)
     async with a_house(tmp_path, options) as house:
         await house.submit(*jobs, limits=BatchLimits(concurrency=4))
         async with (
-            await Store.open(tmp_path / "runner.db") as another,
+            await Store.open(house.database) as another,
             anyio.create_task_group() as workers,
         ):
             client = MessagesClient(
                 api_key="test-key", base_url=house.simulator.base_url, one_block=False
             )
-            house_of_another = type(house)(another, house.simulator, client)
+            house_of_another = replace(house, store=another, client=client)
             workers.start_soon(house.worker().run)
             workers.start_soon(house_of_another.worker().run)
         await client.aclose()
