@@ -321,3 +321,18 @@ def test_a_limit_is_known_by_all_three_and_gives_no_key_away():
     keys = {limit_key(c, e, m) for c in ("x", "y") for e in ("u", "v") for m in ("m", "n")}
     assert len(keys) == 8
     assert all(len(key) == 16 for key in keys)
+
+
+def test_calls_that_outlast_a_change_of_limits_leave_the_new_ones_whole():
+    """What began under the old limit ends under it; the new one never knew of it."""
+    rates = Rates(0.0, PerMinute(output_tokens=60_000))
+    old = [rates.start(0, 500, 0.0) for _ in range(50)]
+    for taken in old:
+        rates.wrote(taken, 400, 1.0)
+    rates.drop_limits()
+    rates.set_limits(PerMinute(output_tokens=120_000), 2.0)
+    fresh = Rates(2.0, PerMinute(output_tokens=120_000))
+    for taken in old:
+        rates.wrote(taken, 400, 3.0)
+        rates.end(taken, 500, 3.0, exact=True)
+    assert rates.soon(10, 500, 1.0, 4.0) == fresh.soon(10, 500, 1.0, 4.0)
