@@ -82,9 +82,7 @@ def cool_down(
         .on_conflict_do_update(
             index_elements=["limit_key"],
             set_=values,
-            where=or_(
-                pace.c.cooled_until_ms < until_ms, pace.c.updated_ms > now_ms + SET_BACK_MS
-            ),
+            where=or_(pace.c.cooled_until_ms < until_ms, pace.c.updated_ms > now_ms + SET_BACK_MS),
         )
     )
 

@@ -22,7 +22,7 @@ class Clock:
 
 
 def a_gate(clock: Clock) -> Gate:
-    limit = Limit("a model", 0.0, Random(1))  # noqa: S311
+    limit = Limit("a model", 0.0, Random(1))
     for _ in range(50):  # its level is not what is waited for
         gone = limit.start(1, 1, 0.0)
         limit.answered(gone, NO_LIMITS, 0.0)
