@@ -218,6 +218,7 @@ def _print_batches(rows: Sequence[BatchRow]) -> None:
 
 
 def _print_paces(paces: Sequence[PaceRow], now_ms: int) -> None:
+    paces = [pace for pace in paces if _tells(pace, now_ms)]
     if not paces:
         click.echo("rate limits: none told by the API yet")
         return
@@ -239,6 +240,17 @@ def _print_paces(paces: Sequence[PaceRow], now_ms: int) -> None:
             for pace in paces
         ],
     )  # fmt: skip
+
+
+def _tells(pace: PaceRow, now_ms: int) -> bool:
+    """Whether there is anything to say of a limit: one that nobody uses or knows has no line."""
+    told = (
+        pace.requests_per_minute,
+        pace.input_tokens_per_minute,
+        pace.output_tokens_per_minute,
+    )
+    known = any(figure is not None for figure in told)
+    return known or pace.cooled_until_ms > now_ms or bool(_present(pace, now_ms))
 
 
 def _concurrency(row: BatchRow) -> str:

@@ -27,12 +27,19 @@ _ASSUMED_WEIGHT: Final = 2.0
 # Without anything learned no document is believed to have a third call; one that has is believed
 # to go on, the more the longer it is.
 FIRST_BET: Final = 3
+# A lost bet may say that the batch's documents are short, and says nothing of one that is so many
+# times as long as the one that lost it.
+_LONGER: Final = 2
 _FIRST_STAKE: Final = 1 / 11  # of what that document's input came to, at most
 _LATER_STAKE: Final = 1 / 100  # of what the batch's input came to, where enough was learned
 _ENOUGH_SEEN: Final = 4
 _LIKELY: Final = 0.5
 # Where this part of the unfinished jobs has a beginning, the next ones to begin have it.
 _NEARLY_ALL: Final = 0.9
+# Where they are fewer, they come now close together, now far apart: the time between two of them is
+# taken this many times as long, and so many must be left that a bet on them costs 5 % at most.
+_SCATTERED: Final = 4.0
+_FOLLOWERS: Final = 4
 # Calls take now more, now less; an entry that is gone a moment before its reader comes is lost.
 _MARGIN: Final = 0.55
 _SLOW_TOKENS_PER_SECOND: Final = 20
@@ -140,6 +147,7 @@ class Thrift:
         self._streams = 0
         self._gap_s = 0.0
         self._gaps = 0
+        self._bold = FIRST_BET  # the number of the last call that a bet without cover was placed on
 
     def ended(self, number: int, *, cut: bool, stream_s: float, times: int = 1) -> None:
         """Calls ended: whether cut at `max_tokens`, and how long all of them took together."""
@@ -215,15 +223,20 @@ class Thrift:
             return None
         part = min(1.0, jobs / max(1, others))
         # Between two jobs of this beginning, as calls end and others begin.
-        ttl = self.ttl(max(call_s, self.gap_s or 0.0) / max(1.0, slots * part))
+        between_s = max(call_s, self.gap_s or 0.0) / max(1.0, slots * part)
+        ttl = self.ttl(between_s)
         if ttl is not None and part >= _NEARLY_ALL and self.multiples.pays(ttl, jobs):
             return Bet(0, ttl, 0.0)
-        ttl = ttl or Ttl.MINUTES
+        scattered_s = _SCATTERED * max(call_s, self.gap_s or 0.0) / max(slots * part, 1e-9)
+        lasting = self.ttl(scattered_s)
+        ttl = lasting or Ttl.MINUTES
         if self.multiples.pays(ttl, company):
             return Bet(0, ttl, 0.0)
         stake = tokens * self.multiples.surcharge(ttl)
-        covered = stake <= self.purse.saved - self.purse.staked
-        return Bet(0, ttl, stake) if covered and self.multiples.pays(ttl, jobs) else None
+        means = self.purse.saved - self.purse.staked
+        first = lasting is not None and jobs >= _FOLLOWERS and means >= 0
+        likely = (first or stake <= means) and self.multiples.pays(ttl, jobs)
+        return Bet(0, ttl, stake) if likely else None
 
     def _may_stake(self, stake: float, gain: float, look: Outlook, ttl: Ttl) -> bool:
         purse = self.purse
@@ -233,8 +246,10 @@ class Thrift:
         chance = self.chances.further(look.number)
         if chance < _LIKELY:
             return False
-        first = look.number >= FIRST_BET and means >= 0
+        longer = look.number >= _LONGER * self._bold
+        first = look.number >= FIRST_BET and (means >= 0 or longer)
         if first and stake <= look.spent_tokens * _FIRST_STAKE:
+            self._bold = look.number
             return True
         # What is not covered is to come back with the very next call.
         soon = self.multiples.pays(ttl, chance)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.bills import MODELS, Shape, bill, shape
 from runner.jobs.call import Usage
 from runner.messages.caching import Multiples, Ttl
-from runner.messages.thrift import Outlook, Thrift
+from runner.messages.thrift import Bet, Outlook, Thrift
 
 MINIMUM = 1_000
 FIRST_STAKE = 1 / 11
@@ -71,6 +71,49 @@ def test_without_evidence_one_careful_bet_is_placed_from_the_third_call_on() -> 
     assert thrift.go_on(look, 10, [10_000, 5_000], 0) is None
     thrift.purse.billed(Usage(0, 0, 20_000), thrift.multiples)
     assert thrift.go_on(look, 10, [10_000, 5_000], 0) is not None
+
+
+def test_a_lost_bet_says_nothing_of_a_document_twice_as_long() -> None:
+    thrift = Thrift(Multiples(), MINIMUM)
+    assert thrift.go_on(outlook(3), 10, [5_000], 0) is not None
+    thrift.purse.billed(Usage(0, 5_000, 0), thrift.multiples)  # nobody read it
+    for number in (3, 4, 5):
+        assert thrift.go_on(outlook(number), 10, [5_000], 0) is None
+    assert thrift.go_on(outlook(6), 10, [5_000], 0) is not None
+    # And so on: the next is for one twice as long as that.
+    assert thrift.go_on(outlook(11), 10, [5_000], 0) is None
+    assert thrift.go_on(outlook(12), 10, [5_000], 0) is not None
+
+
+def test_a_long_document_among_short_ones_is_marked() -> None:
+    base = shape(Random(1), known=False)
+    for slots in (1, 20):
+        mixed = replace(
+            base, model="claude-haiku-5-5", calls=(3, 3, 3, 3, 3, 10), shared_tokens=0,
+            own_tokens=50, answer_tokens=1_500, concurrency=slots, call_s=20.0, pause_s=0.0,
+            known=False, misjudged=1.0, uneven=0.0,
+        )  # fmt: skip
+        without, with_marks = bill(mixed)
+        assert with_marks < 0.75 * without
+
+
+def test_a_beginning_of_a_part_of_the_batch_is_marked_where_its_jobs_come_soon() -> None:
+    def share(thrift: Thrift, *, jobs: int, others: int, call_s: float = 20.0):
+        return thrift.share(
+            tokens=20_000, jobs=jobs, others=others, company=0, slots=8, call_s=call_s
+        )
+
+    thrift = Thrift(Multiples(), MINIMUM)
+    assert share(thrift, jobs=3, others=9) is None  # too few to be sure that one comes
+    assert share(thrift, jobs=30, others=30_000) is None  # too far between
+    assert share(thrift, jobs=30, others=90, call_s=600) is not None  # an hour's entry lasts
+    bet = share(thrift, jobs=30, others=90)
+    assert bet == Bet(0, Ttl.MINUTES, 5_000)
+    thrift.purse.staked += bet.stake
+    assert share(thrift, jobs=30, others=90) is None
+    thrift.purse.staked = 0
+    thrift.purse.billed(Usage(0, 20_000, 0), thrift.multiples)  # nobody read it
+    assert share(thrift, jobs=30, others=90) is None
 
 
 def test_what_the_batch_has_shown_forbids_a_bet() -> None:
