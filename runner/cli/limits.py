@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from runner.store.records import BatchRow, PaceMember, PaceRow
 
 _MAX_TOKENS = 10**15
-_PRESENT_MS = 5_000
 
 
 Check = Callable[[click.Context, click.Parameter, str | None], int | str | None]
@@ -297,7 +296,9 @@ def _members(pace: PaceRow, now_ms: int) -> str:
 
 def _present(pace: PaceRow, now_ms: int) -> list[PaceMember]:
     """Those that told of themselves a short while ago: one that died says nothing more."""
-    return [one for one in pace.members if now_ms - one.seen_ms <= _PRESENT_MS]
+    from runner.store.pace import SEEN_MS
+
+    return [one for one in pace.members if now_ms - one.seen_ms <= SEEN_MS]
 
 
 def _batch_json(row: BatchRow) -> dict[str, Any]:
