@@ -39,6 +39,7 @@ class Shape:
         call_s: how long a call takes.
         uneven: how much longer or shorter single calls take, as a part of that.
         pause_s: between two calls of a document.
+        eager: a bet may be placed that nothing covers (`caching: eager`).
         known: each job's `until` asks for as many words as its document has.
         misjudged: by how much prompts are misjudged before the API has counted one.
     """
@@ -52,6 +53,7 @@ class Shape:
     call_s: float
     pause_s: float = 0.0
     known: bool = False
+    eager: bool = False
     misjudged: float = 1.0
     uneven: float = 0.0
 
@@ -175,6 +177,7 @@ class _Batch:
             at_least=job.calls - job.made - 1 if shape.known else 0,
             most=49 - job.made,
             spent_tokens=job.spent + whole,
+            eager=shape.eager,
         )
         bet = thrift.go_on(look, gap_s, [self._tokens(p, guess=True) for p in places], warm)
         if bet is not None:

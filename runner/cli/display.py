@@ -20,7 +20,7 @@ from rich.text import Text
 from runner.cli.harmless import one_line
 from runner.cli.meter import Meter, duration
 from runner.cli.money import spent_by_all
-from runner.cli.pauses import pause_line
+from runner.cli.pauses import pause_line, pause_words
 from runner.jobs.states import State
 from runner.store.records import BatchRow
 from runner.workers.progress import Progress
@@ -55,6 +55,7 @@ class Snapshot:
             are open, their output is estimated.
         cost: what the calls that ended cost, of the budget where there is one, in words.
         pauses: one line a paused batch.
+        paused: the same in few words.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Snapshot:
     tokens_per_second: float | None
     seconds_left: float | None
     pauses: tuple[str, ...]
+    paused: tuple[str, ...]
     writing: tuple[Writing, ...]
     stopping: bool
 
@@ -106,6 +108,7 @@ def snapshot(batches: Sequence[BatchRow], progress: Progress, meter: Meter) -> S
         tokens_per_second=meter.tokens_per_second(),
         seconds_left=meter.seconds_left(final, total - final),
         pauses=tuple(one_line(pause_line(batch)) for batch in batches if batch.paused),
+        paused=tuple(one_line(pause_words(batch)) for batch in batches if batch.paused),
         writing=tuple(
             Writing(
                 one_line(job.job_id if len(batches) == 1 else f"{job.batch}/{job.job_id}"),
@@ -142,7 +145,7 @@ def draw(shot: Snapshot, width: int, height: int) -> Group:
 
 def line(shot: Snapshot) -> str:
     """The same as one line of text, for logs."""
-    parts = [_documents(shot).plain, _flow(shot).plain, *shot.pauses]
+    parts = [_documents(shot).plain, _flow(shot).plain, *shot.paused]
     return f"{_clock(shot.elapsed_s)} {'; '.join(parts)}"
 
 

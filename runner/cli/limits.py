@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from runner.store.records import BatchRow, PaceMember, PaceRow
 
 _MAX_TOKENS = 10**15
-_PRESENT_MS = 5_000
 
 
 Check = Callable[[click.Context, click.Parameter, str | None], int | str | None]
@@ -217,6 +216,7 @@ def _print_batches(rows: Sequence[BatchRow]) -> None:
 
 
 def _print_paces(paces: Sequence[PaceRow], now_ms: int) -> None:
+    paces = [pace for pace in paces if _tells(pace, now_ms)]
     if not paces:
         click.echo("rate limits: none told by the API yet")
         return
@@ -238,6 +238,17 @@ def _print_paces(paces: Sequence[PaceRow], now_ms: int) -> None:
             for pace in paces
         ],
     )  # fmt: skip
+
+
+def _tells(pace: PaceRow, now_ms: int) -> bool:
+    """Whether there is anything to say of a limit: one that nobody uses or knows has no line."""
+    told = (
+        pace.requests_per_minute,
+        pace.input_tokens_per_minute,
+        pace.output_tokens_per_minute,
+    )
+    known = any(figure is not None for figure in told)
+    return known or pace.cooled_until_ms > now_ms or bool(_present(pace, now_ms))
 
 
 def _concurrency(row: BatchRow) -> str:
@@ -284,7 +295,9 @@ def _members(pace: PaceRow, now_ms: int) -> str:
 
 def _present(pace: PaceRow, now_ms: int) -> list[PaceMember]:
     """Those that told of themselves a short while ago: one that died says nothing more."""
-    return [one for one in pace.members if now_ms - one.seen_ms <= _PRESENT_MS]
+    from runner.store.pace import SEEN_MS
+
+    return [one for one in pace.members if now_ms - one.seen_ms <= SEEN_MS]
 
 
 def _batch_json(row: BatchRow) -> dict[str, Any]:

@@ -206,7 +206,7 @@ class Survey:
             max_cost_nano_usd=bounds.max_cost_nano_usd,
             thinking_tokens=_thinking_tokens(spec),
             structured=is_structured(spec),
-            cached=spec.caching is Caching.AUTO and traits.cache_minimum_tokens is not None,
+            cached=spec.caching is not Caching.OFF and traits.cache_minimum_tokens is not None,
             ground=length.ground,
             unit=length.unit,
             length=_steps(length.expected),

@@ -31,6 +31,14 @@ def usd_json(nano: int | None) -> float | None:
     return None if nano is None else nano / NANO
 
 
+def told_usd(nano: int) -> str:
+    """An amount as exact as a budget is kept, and no longer than a reader needs."""
+    amount = usd(nano)
+    if 0 < amount < Decimal("0.01"):
+        return f"${amount.normalize():f}"
+    return f"${amount:,.2f}" if amount == round(amount, 2) else f"${amount:,.4f}"
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """What tokens cost, each kind in nano-dollars a million tokens.

@@ -36,7 +36,8 @@ class Budget(StrEnum):
 class Caching(StrEnum):
     """Whether prompt caching is used where it pays."""
 
-    AUTO = "auto"
+    AUTO = "auto"  # where it is all but sure to
+    EAGER = "eager"  # also where it only may: on a document whose length nobody knows
     OFF = "off"
 
 

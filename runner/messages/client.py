@@ -239,6 +239,8 @@ class MessagesClient:
             )
         elif isinstance(error, UnicodeEncodeError):
             failure = Failure("a lone surrogate stands in it", type="unsendable")
+        elif _never_connected(error):
+            failure = Failure(f"{self.base_url}: no connection in time", type="unreachable")
         elif isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException | TimeoutError):
             failure = Failure(f"no answer from {self.base_url}", type="timeout")
         elif isinstance(error, anthropic.APIConnectionError):
@@ -382,6 +384,12 @@ class CallStream:
         with anyio.move_on_after(_END_OF_BODY_S), suppress(*_TRANSPORT_ERRORS):
             async for _ in self._packets:
                 pass
+
+
+def _never_connected(error: Exception) -> bool:
+    """Whether time ran out before there was a connection, so that no request was sent."""
+    cause = error.__cause__ if isinstance(error, anthropic.APITimeoutError) else error
+    return isinstance(cause, httpx2.ConnectTimeout | httpx2.PoolTimeout)
 
 
 def _json(body: bytes) -> object:

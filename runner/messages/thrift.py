@@ -4,8 +4,8 @@ Some marks are sure to pay: what is warm is read; a beginning that other jobs wa
 them; a document that still lacks half of the words its job asks for goes on. All others are bets
 that the document goes on after this call. A bet is placed where the rule of `caching` says that it
 pays by the chances learned, and where what caching has saved so far covers the stake, which is the
-surcharge on what is newly written. So a batch that has lost its first bet never pays more for its
-input than that stake above what it would have cost without caching; see docs/caching.md.
+surcharge on what is newly written; or where eight calls and more of the batch have shown that such
+calls go on. Who is eager allows one bet that nothing covers; see docs/caching.md.
 
 Pure: no clock, no network, no database. Amounts are in input tokens' worth: what so many input
 tokens of the model cost when they are simply sent.
@@ -31,14 +31,17 @@ FIRST_BET: Final = 3
 # times as long as the one that lost it.
 _LONGER: Final = 2
 _FIRST_STAKE: Final = 1 / 11  # of what that document's input came to, at most
-_LATER_STAKE: Final = 1 / 100  # of what the batch's input came to, where enough was learned
-_ENOUGH_SEEN: Final = 4
+# Where so many calls of a number were seen and nearly all of them went on, the next is believed to,
+# for so much of what the batch's input came to.
+_ENOUGH_SEEN: Final = 8
+_MOSTLY: Final = 0.9
+_LATER_STAKE: Final = 1 / 20
 _LIKELY: Final = 0.5
 # Where this part of the unfinished jobs has a beginning, the next ones to begin have it.
 _NEARLY_ALL: Final = 0.9
 # Where they are fewer, they come now close together, now far apart: the time between two of them is
 # taken this many times as long, and so many must be left that a bet on them costs 5 % at most.
-_SCATTERED: Final = 4.0
+_SCATTERED: Final = 8.0
 _FOLLOWERS: Final = 4
 # Calls take now more, now less; an entry that is gone a moment before its reader comes is lost.
 _MARGIN: Final = 0.55
@@ -58,6 +61,12 @@ class Chances:
 
     def seen(self, number: int) -> float:
         return self.calls[min(number, NUMBERS)]
+
+    def shown(self, number: int) -> float:
+        """The part of the calls of this number that were followed by another; 0 while too few
+        were seen."""
+        at = min(number, NUMBERS)
+        return self.cut[at] / self.calls[at] if self.calls[at] >= _ENOUGH_SEEN else 0.0
 
     def further(self, number: int) -> float:
         """The chance that a call of this number is followed by another."""
@@ -109,12 +118,14 @@ class Outlook:
         at_least: calls that are sure to follow it, as far as anything is sure.
         most: calls that may follow it by the job's bounds.
         spent_tokens: input of the document's calls so far and of this one.
+        eager: its owner would have a first bet placed on it that nothing covers.
     """
 
     number: int
     at_least: int
     most: int
     spent_tokens: float
+    eager: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,15 +254,17 @@ class Thrift:
         means = purse.saved - purse.staked + gain
         if stake <= means:
             return True
-        chance = self.chances.further(look.number)
-        if chance < _LIKELY:
-            return False
-        longer = look.number >= _LONGER * self._bold
-        first = look.number >= FIRST_BET and (means >= 0 or longer)
-        if first and stake <= look.spent_tokens * _FIRST_STAKE:
+        if look.eager and self._is_first(stake, means, look):
             self._bold = look.number
             return True
+        chance = self.chances.shown(look.number)
         # What is not covered is to come back with the very next call.
-        soon = self.multiples.pays(ttl, chance)
-        learned = soon and self.chances.seen(look.number) >= _ENOUGH_SEEN
-        return learned and stake <= means + purse.spent * _LATER_STAKE
+        soon = chance >= _MOSTLY and self.multiples.pays(ttl, chance)
+        return soon and stake <= means + purse.spent * _LATER_STAKE
+
+    def _is_first(self, stake: float, means: float, look: Outlook) -> bool:
+        """Whether this is the one bet that may be placed with nothing won."""
+        longer = look.number >= _LONGER * self._bold
+        likely = self.chances.further(look.number) >= _LIKELY
+        affordable = stake <= look.spent_tokens * _FIRST_STAKE
+        return look.number >= FIRST_BET and likely and affordable and (means >= 0 or longer)

@@ -13,12 +13,11 @@ there is no room all the same, the batch pauses.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, update
 
-from runner.jobs.price import usd
+from runner.jobs.price import told_usd
 from runner.jobs.states import State
 from runner.store.engine import storable
 from runner.store.portable import smaller
@@ -169,8 +168,12 @@ def _words(claim: Claim, start: CallStart, row: Row[Any]) -> str:
         )
     money, _ = _left(row)
     if money is not None and need.nano_usd > money:
-        key, bound, spent = "max_cost_usd", _usd(row.max_cost_nano_usd), _usd(row.cost_nano_usd)
-        aside, asks = _usd(row.reserved_nano_usd), f"cost {_usd(need.nano_usd)}"
+        key, bound, spent = (
+            "max_cost_usd",
+            told_usd(row.max_cost_nano_usd),
+            told_usd(row.cost_nano_usd),
+        )
+        aside, asks = told_usd(row.reserved_nano_usd), f"cost {told_usd(need.nano_usd)}"
     else:
         key, bound = "max_output_tokens", f"{row.max_output_tokens:,}"
         spent, aside = f"{row.spent_output_tokens:,}", f"{row.reserved_output_tokens:,}"
@@ -180,11 +183,3 @@ def _words(claim: Claim, start: CallStart, row: Row[Any]) -> str:
         f"its budget `{key}` of {bound} has no room for the next call: {spent} are spent{running}, "
         f"and the next call of job {claim.job_id} may {asks}"
     )
-
-
-def _usd(nano: int) -> str:
-    """An amount as exact as a budget is kept, and no longer than a reader needs."""
-    amount = usd(nano)
-    if 0 < amount < Decimal("0.01"):
-        return f"${amount.normalize():f}"
-    return f"${amount:,.2f}" if amount == round(amount, 2) else f"${amount:,.4f}"

@@ -16,18 +16,16 @@ from runner.store.submit import limits_from_json
 RECENT_ENDS: Final = select(batch.c.recent_ends, batch.c.paused, batch.c.limits).where(
     batch.c.key == bindparam("of_batch")
 )
+_OWNERS_TO_END: Final = (PauseCause.USER, PauseCause.BREAKER)
 
 
 def pause(connection: Connection, batch_key: int, cause: PauseCause, reason: str) -> None:
-    connection.execute(
-        update(batch)
-        .where(
-            batch.c.key == batch_key,
-            # What the user paused, nobody else may take over: it outlives the next run.
-            func.coalesce(batch.c.paused, "") != PauseCause.USER,
-        )
-        .values(paused=cause, pause_reason=storable(reason))
-    )
+    """Pause a batch. What only its owner may end is not replaced by what ends without him: a
+    spending limit is tried again by whoever waits for it."""
+    statement = update(batch).where(batch.c.key == batch_key)
+    if cause is not PauseCause.USER:
+        statement = statement.where(func.coalesce(batch.c.paused, "").not_in(_OWNERS_TO_END))
+    connection.execute(statement.values(paused=cause, pause_reason=storable(reason)))
 
 
 def resume(connection: Connection, batch_key: int, causes: Collection[PauseCause] | None) -> bool:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, null, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    exists,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from runner.errors import CoolingDown
 from runner.store.engine import storable
@@ -19,8 +30,14 @@ DOWN: Final = "the API is down: "  # how the cause of a rest begins that an answ
 
 _TOLD: Final = ("requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute")
 
+# A rest that was written down later than now is of a clock that was set back: believed, it would
+# last as much longer. Small steps are those of a clock that is kept right.
+SET_BACK_MS: Final = 5_000
+
 COOLED: Final = select(pace.c.cooled_until_ms, pace.c.cause).where(
-    pace.c.limit_key == bindparam("of_limit"), pace.c.cooled_until_ms > bindparam("now_ms")
+    pace.c.limit_key == bindparam("of_limit"),
+    pace.c.cooled_until_ms > bindparam("now_ms"),
+    pace.c.updated_ms <= bindparam("now_ms") + SET_BACK_MS,
 )
 PROBE: Final = (
     update(pace)
@@ -63,7 +80,9 @@ def cool_down(
         insert_into(connection, pace)
         .values(limit_key=limit_key, name=storable(name), **values)
         .on_conflict_do_update(
-            index_elements=["limit_key"], set_=values, where=pace.c.cooled_until_ms < until_ms
+            index_elements=["limit_key"],
+            set_=values,
+            where=or_(pace.c.cooled_until_ms < until_ms, pace.c.updated_ms > now_ms + SET_BACK_MS),
         )
     )
 
@@ -101,7 +120,7 @@ def beat(
         LimitSeen(
             limit_key=row.limit_key,
             name=row.name,
-            cooled_s=max(0, row.cooled_until_ms - now_ms) / 1000,
+            cooled_s=_cooled_ms(row, now_ms) / 1000,
             cause=row.cause,
             requests_per_minute=row.requests_per_minute,
             input_tokens_per_minute=row.input_tokens_per_minute,
@@ -110,6 +129,12 @@ def beat(
         )
         for row in connection.execute(SEE.where(pace.c.limit_key.in_(keys))).all()
     ]
+
+
+def _cooled_ms(row: Row[Any], now_ms: int) -> int:
+    """Milliseconds that are left of a limit's rest."""
+    believed = row.updated_ms <= now_ms + SET_BACK_MS
+    return max(0, row.cooled_until_ms - now_ms) if believed else 0
 
 
 def _tell(connection: Connection, use: LimitUse, now_ms: int) -> None:

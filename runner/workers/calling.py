@@ -15,6 +15,8 @@ from runner.workers.money import Money, estimated
 from runner.workers.needs import Need
 from runner.workers.pacing import Permit
 
+# Errors of requests that were sent, and may have been read: their input is taken to be billed.
+_SENT: Final = frozenset({"timeout", "broken_stream"})
 # From the API's hands to the disk, without the waiting for a checkpoint: about what it takes.
 ON_ITS_WAY_MS: Final = 25
 
@@ -78,7 +80,8 @@ class Calling:
             error: what the API or the network said in place of an answer; None: nothing did, and
                 where there is no answer either, we let go of the call while it was on its way.
         """
-        if error is None and self._input is None and outcome.stop_reason is None:
+        sent = error is None or error.type in _SENT
+        if sent and self._input is None and outcome.stop_reason is None:
             usage = Usage(input_tokens=self.need.input_tokens, estimated=True)
             outcome = replace(outcome, usage=usage)
         outcome = estimated(outcome, self.need)

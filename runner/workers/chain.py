@@ -11,6 +11,7 @@ from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Send
 from runner.jobs.beginnings import Beginning
 from runner.jobs.call import CallOutcome
+from runner.jobs.spec import Caching
 from runner.messages.caching import Place, Ttl, characters, layout
 from runner.messages.thrift import Outlook
 from runner.store.records import SavedCall
@@ -175,7 +176,9 @@ class Request:
             written = self.need.input_tokens - self.need.prompt_tokens
             sure = outlook.sure_calls(spec.until, self._loop.document, written, send.max_tokens)
         spent = chain.input_tokens + self.need.input_tokens
-        return Outlook(chain.cut + 1, min(sure, most), most, spent)
+        return Outlook(
+            chain.cut + 1, min(sure, most), most, spent, eager=spec.caching is Caching.EAGER
+        )
 
     def _size(self, place: Place) -> int:
         return self._sizes[place.behind]

@@ -127,12 +127,13 @@ class Gate:
         now_s = self.now_s()
         rest_s = self.limit.rest_s(now_s)
         next_s = _MOST_WAIT_S
+        held: set[Cap] = set()
         for waiter in (*self._begun, *self._new):
             if waiter.let_go():
                 self._answer(waiter, 0.0)
             elif rest_s > LONGEST_WAIT_S:
                 self._answer(waiter, rest_s)
-            else:
+            elif waiter.cap not in held:
                 wait_s = self._wait_s(waiter, now_s)
                 if wait_s <= 0:
                     self._start(waiter, now_s)
@@ -140,6 +141,8 @@ class Gate:
                 next_s = min(next_s, wait_s)
                 if self.limit.wait_s(waiter.input_tokens, waiter.output_tokens, now_s) > 0:
                     break  # whoever comes behind would overtake
+                if waiter.cap is not None:
+                    held.add(waiter.cap)  # the same goes for its batch's others
         if self.waiting:
             delay_s = max(_LEAST_WAIT_S, next_s)
             self._timer = asyncio.get_running_loop().call_later(delay_s, self.pump)

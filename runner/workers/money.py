@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, Send
 from runner.jobs.call import CallOutcome, Charge, Usage
-from runner.jobs.price import Price, Rates, usd
+from runner.jobs.price import Price, Rates, told_usd
 from runner.jobs.spec import BatchLimits, Budget, JobSpec
 from runner.messages.prices import price_of_request
 from runner.store.records import CallStart, Claim
@@ -70,7 +70,7 @@ class Money:
             max_tokens=send.max_tokens,
             model=loop.spec.model,
             rates=None if price is None else price.rates(need.input_tokens),
-            reservation=reservation(loop, send, need, marked, price, budget),
+            reservation=reservation(loop, send, need, marked, price, worst, budget),
             input_tokens=need.input_tokens,
             prompt_tokens=need.prompt_tokens,
             dropped_output_tokens=round(dropped * need.tokens_per_character),
@@ -109,7 +109,7 @@ class Money:
         if self._limits(claim.batch_key).budget is Budget.EXPECTED:
             return None  # what was set aside was no bound
         return (
-            f"a call was billed ${usd(cost_nano_usd):,.4f}, more than the ${usd(most):,.4f} that "
+            f"a call was billed {told_usd(cost_nano_usd)}, more than the {told_usd(most)} that "
             "it could cost by its length and max_tokens; the books hold what was billed"
         )
 

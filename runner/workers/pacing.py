@@ -268,8 +268,12 @@ class Pacing:
         gate.pump()
         if limit.outage.on and not flight.succeeded:
             await self._store.cool_down(gate.key, limit.name, rest_s, DOWN + str(error))
-        blameless = servers_own and limit.outage.stormy and not flight.succeeded
-        return rest_s if blameless else None
+        if flight.succeeded:
+            return None
+        # A server that takes requests and says nothing may be choking on this one; not while it
+        # says nothing to anybody.
+        silent = error.type == "timeout" and limit.outage.on
+        return rest_s if silent or (servers_own and limit.outage.stormy) else None
 
     # what the processes tell each other
 

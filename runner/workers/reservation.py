@@ -8,7 +8,7 @@ from typing import Any, Final
 from runner.continuation.loop import ContinuationLoop
 from runner.continuation.steps import Finished, Send
 from runner.jobs.call import Usage
-from runner.jobs.price import Price, Rates, usd
+from runner.jobs.price import Price, Rates, told_usd, usd
 from runner.jobs.spec import Budget
 from runner.jobs.states import Finish
 from runner.messages.most_input import (
@@ -32,16 +32,18 @@ def reservation(
     need: Need,
     marked: Marked,
     price: Price | None,
+    worst_nano_usd: int | None,
     budget: Budget,
 ) -> Reservation:
     """What is to be set aside for a call.
 
     Args:
         price: None where it is not known: then no money is set aside.
-        budget: the most it can cost, or what such calls are expected to cost.
+        worst_nano_usd: the most that it can cost; None where the price is not known.
+        budget: that, or what such calls are expected to cost.
     """
     own = loop.spec.continuation.max_cost_nano_usd is not None
-    worst = 0 if price is None else worst_nano_usd(loop, send, marked, price)
+    worst = worst_nano_usd or 0
     if budget is Budget.WORST:
         return Reservation(worst, send.max_tokens, needs_price=own)
     expected = 0 if price is None else expected_nano_usd(need, marked, price)
@@ -62,8 +64,8 @@ def own_budget_reached(
         return None
     return Finished(
         Finish.MAX_COST,
-        f"max_cost_usd {usd(bound).normalize():f} reached: ${usd(spent_nano_usd):,.4f} are spent, "
-        f"and the next call may cost ${usd(worst_nano_usd):,.4f}",
+        f"max_cost_usd {usd(bound).normalize():f} reached: {told_usd(spent_nano_usd)} are spent, "
+        f"and the next call may cost {told_usd(worst_nano_usd)}",
     )
 
 

@@ -80,7 +80,7 @@ def test_a_run_stops_at_its_budget_says_so_and_goes_on_when_it_is_raised(
         result = runner("run", jobs)
         assert result.exit_code == 3
         assert "its budget `max_cost_usd` of $0.008 has no room for the next call" in result.stderr
-        assert "change that in the job file, and the same `runner run` goes on" in result.stderr
+        assert "raise it in the job file, and the same `runner run` goes on" in result.stderr
         (batch,) = json.loads(runner("limits", "--json").stdout)["batches"]
         assert 0.006 < batch["cost_usd"] <= 0.008
         assert batch["reserved_usd"] == 0

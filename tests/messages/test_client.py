@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -523,3 +525,19 @@ async def test_connections_are_used_again_where_that_is_safe(
             assert [piece async for piece in stream] == ["Hello"]
     await client.aclose()
     assert server.connections == connections
+
+
+async def test_a_connection_that_does_not_come_about_is_no_silence(monkeypatch) -> None:
+    """No request was sent: the API is not there for anybody, which is not the job's doing."""
+    monkeypatch.setattr("runner.messages.client.CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as others:
+        for _ in range(4):  # nobody accepts them, so there is no place for another
+            other = others.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        client = MessagesClient(base_url=f"http://127.0.0.1:{full.getsockname()[1]}")
+        with pytest.raises(CallError) as caught:
+            async with client.stream(BODY):
+                pass
+        await client.aclose()
+    assert (caught.value.kind, caught.value.type) == (ErrorKind.RETRY, "unreachable")

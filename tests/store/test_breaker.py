@@ -144,3 +144,19 @@ async def test_names_are_strangers_words(hands, store: Store) -> None:
     assert batch.paused is PauseCause.BREAKER
     assert len(batch.pause_reason or "") < 250
     assert await store.check() == []
+
+
+@pytest.mark.parametrize("cause", [PauseCause.SPEND_CAP, PauseCause.CREDENTIALS])
+async def test_a_call_that_still_ran_does_not_take_the_breakers_pause_over(
+    hands, store: Store, cause
+) -> None:
+    """A run that waits tries a spending limit again by itself: it must not lift the breaker so."""
+    await hands.submit(*(make_spec(f"a{n:02}") for n in range(30)))
+    await end(hands, store, FAILED, IN_A_ROW)
+    await store.pause(hands.batch_key, cause, "the limit is reached")
+    assert not await store.resume(hands.batch_key, causes=[cause])
+    batch = await row(store)
+    assert batch.paused is PauseCause.BREAKER
+    assert "20 jobs in a row" in (batch.pause_reason or "")
+    await store.pause(hands.batch_key, PauseCause.USER, "lunch")
+    assert (await row(store)).paused is PauseCause.USER

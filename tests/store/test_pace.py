@@ -103,3 +103,25 @@ async def test_limits_that_were_told_stay_known(hands, store):
     (seen,) = await store.share_limits("w1", [USE])
     assert (seen.requests_per_minute, seen.input_tokens_per_minute) == (1_000, None)
     assert seen.output_tokens_per_minute == 400_000
+
+
+async def test_a_clock_that_is_set_back_makes_no_rest_longer(hands, store, clock):
+    await hands.submit()
+    claim = await hands.claim()
+    await store.cool_down("k", "a model", 5.0, "429")
+    clock.ms -= 3_600_000
+    (seen,) = await store.share_limits("w1", [USE])
+    assert seen.cooled_s == 0.0
+    await hands.begin(claim, limit_key="k")
+    # The next rest is kept by the clock as it is now.
+    await store.cool_down("k", "a model", 2.0, "429 again")
+    (seen,) = await store.share_limits("w1", [USE])
+    assert (seen.cooled_s, seen.cause) == (2.0, "429 again")
+
+
+async def test_a_small_step_back_ends_no_rest(hands, store, clock):
+    await hands.register("w1")
+    await store.cool_down("k", "a model", 5.0, "429")
+    clock.ms -= 500
+    (seen,) = await store.share_limits("w1", [USE])
+    assert seen.cooled_s == 5.5

@@ -115,7 +115,7 @@ async def test_keep_leaves_the_job_as_it_is(hands, store: Store) -> None:
     assert await store.spec((await hands.job()).key) == make_spec()
 
 
-@pytest.mark.parametrize("state", set(State) - {State.CANCELLED, State.DISCARDED})
+@pytest.mark.parametrize("state", [s for s in State if s not in (State.CANCELLED, State.DISCARDED)])
 async def test_replace_starts_the_document_anew(hands, store: Store, state: State) -> None:
     await hands.submit()
     if state is not State.AVAILABLE:

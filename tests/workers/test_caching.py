@@ -124,7 +124,7 @@ async def test_nothing_is_written_that_nobody_will_read(tmp_path) -> None:
 @pytest.mark.parametrize("until", [None, Until(min_words=3_500)], ids=["unknown", "known"])
 async def test_a_growing_document_is_read_from_the_cache(tmp_path, model, until) -> None:
     # So long that its parts are above the model's minimum from the third call on.
-    spec = growing(model=model, until=until)
+    spec = growing(model=model, until=until, caching=Caching.AUTO if until else Caching.EAGER)
     async with a_house(tmp_path) as house:
         await house.submit(spec)
         await house.worker().run()

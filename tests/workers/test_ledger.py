@@ -191,3 +191,18 @@ async def test_a_call_that_was_let_go_on_its_way_is_taken_to_be_billed(tmp_path)
     assert call.outcome.usage.estimated
     assert call.outcome.usage.input_tokens > 0
     assert call.cost_nano_usd == 1_000 * call.outcome.usage.input_tokens
+
+
+async def test_a_call_that_nothing_came_of_in_time_is_taken_to_be_billed(tmp_path) -> None:
+    """The request was sent, and its answer may have been on its way for all that time."""
+    options = SimulatorOptions(fault_script={1: "slow_start:60"})
+    async with a_house(tmp_path, options, read_timeout_s=0.3) as house:
+        await house.submit(job("a"))
+        await house.worker().run()
+        silent, *others = await house.store.calls((await house.row()).key)
+        (row,) = await house.store.batches()
+    assert silent.outcome is not None
+    assert "fell silent" in (silent.outcome.error or "")
+    assert silent.outcome.usage.estimated
+    assert silent.cost_nano_usd == 1_000 * silent.outcome.usage.input_tokens > 0
+    assert row.cost_nano_usd == sum(call.cost_nano_usd or 0 for call in (silent, *others))

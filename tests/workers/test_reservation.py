@@ -163,14 +163,12 @@ def test_what_is_expected_is_set_aside_where_that_is_asked_for() -> None:
     marked = Marked(body, cached_tokens=40, written_tokens=20, for_an_hour=True)
     price = Price(Rates(*(rate * 1_000_000 for rate in (1, 5, 2, 3, 1))))
     assert expected_nano_usd(need, marked, price) == 40 + 20 * 3 + 30 + 50
-    expected = reservation(loop, step, need, marked, price, Budget.EXPECTED)
+    most = worst_nano_usd(loop, step, marked, price)
+    expected = reservation(loop, step, need, marked, price, most, Budget.EXPECTED)
     assert (expected.nano_usd, expected.output_tokens) == (180, 10)
-    worst = reservation(loop, step, need, marked, price, Budget.WORST)
-    assert (worst.nano_usd, worst.output_tokens) == (
-        worst_nano_usd(loop, step, marked, price),
-        50,
-    )
-    assert reservation(loop, step, need, marked, None, Budget.WORST).nano_usd == 0
+    worst = reservation(loop, step, need, marked, price, most, Budget.WORST)
+    assert (worst.nano_usd, worst.output_tokens) == (most, 50)
+    assert reservation(loop, step, need, marked, None, None, Budget.WORST).nano_usd == 0
 
 
 @pytest.mark.parametrize(("spent", "ends"), [(500, False), (501, True)])
@@ -181,7 +179,7 @@ def test_a_document_s_own_budget(spent: int, ends: bool) -> None:
     if end is not None:
         assert end.finish is Finish.MAX_COST
         assert end.detail == (
-            "max_cost_usd 0.01 reached: $0.0000 are spent, and the next call may cost $0.0100"
+            "max_cost_usd 0.01 reached: $0.000000501 are spent, and the next call may cost $0.0099995"
         )
     assert own_budget_reached(loop_of(), 10**12, 10**12) is None
 
@@ -203,4 +201,4 @@ def test_a_bill_beyond_the_most_is_told(cost: int | None, budget: Budget, told: 
     words = money.beyond(claim, start, outcome)
     assert (words is not None) is told
     if words is not None:
-        assert "more than the $0.0000 that it could cost" in words
+        assert "more than the $0.0000001 that it could cost" in words

@@ -65,8 +65,10 @@ class Limit:
         rest_s = self.rest_s(now_s)
         if rest_s > 0:
             return rest_s
-        if not self.outage.on and not self.level.free(self.in_flight, self.unanswered):
-            return math.inf
+        if not self.outage.on:
+            self.level.waited(self.in_flight, now_s)
+            if not self.level.free(self.in_flight, self.unanswered):
+                return math.inf
         return self.rates.wait_s(input_tokens, output_tokens, now_s)
 
     def soon(
@@ -81,6 +83,7 @@ class Limit:
             return 0.0
         if self.outage.on:
             return 1.0
+        self.level.waited(self.in_flight, now_s)
         free = self.level.open - self.in_flight
         return max(0.0, min(free, self.rates.soon(input_tokens, output_tokens, seconds, now_s)))
 
@@ -184,7 +187,8 @@ class Limit:
         """
         if flight.succeeded:
             return False
-        return self.outage.failed(reason, now_s, servers_own=servers_own)
+        pending = self.unanswered - (not flight.answered and not flight.closed)
+        return self.outage.failed(reason, now_s, servers_own=servers_own, pending=pending)
 
     def join_outage(self, reason: str, seconds: float, now_s: float) -> None:
         """Another process found the server down, or tries it now."""

@@ -56,11 +56,13 @@ class Outage:
         """Seconds until a probe may go; 0 when it may, or where no outage is on."""
         return max(0.0, self._next_s - now_s) if self.on else 0.0
 
-    def failed(self, reason: str, now_s: float, *, servers_own: bool) -> bool:
+    def failed(self, reason: str, now_s: float, *, servers_own: bool, pending: int = 0) -> bool:
         """A call got no answer for a reason of the server's; whether an outage begins with it.
 
         Args:
             servers_own: it cannot be the job's doing, as an overload or a dead connection.
+            pending: other calls that wait for their answer. Errors come sooner than answers, so
+                the first of many that began together tell nothing of the others.
         """
         self._recent.append(True)
         self._failures += 1
@@ -69,7 +71,8 @@ class Outage:
         if self.on:
             self._next_s = max(self._next_s, now_s + self._distance_s(now_s))
             return False
-        if self._sure_failures >= FAILURES or self._failures >= DOUBTFUL_FAILURES:
+        sure = self._sure_failures >= max(FAILURES, pending)
+        if sure or self._failures >= max(DOUBTFUL_FAILURES, pending):
             self.began_s = now_s
             self._next_s = now_s + self._distance_s(now_s)
             return True

@@ -56,10 +56,15 @@ class PerMinute:
 
 @dataclass(slots=True)
 class Taken:
-    """What one open call was counted with, in each bucket that there was when it began."""
+    """What one open call was counted with, in each bucket that there was when it began.
+
+    Args:
+        output: with the bucket itself: limits may be dropped and set anew while it runs, and the
+            new bucket does not know of it.
+    """
 
     input_tokens: float
-    output: dict[Kind, Written] = field(default_factory=dict)
+    output: dict[Kind, tuple[Streamed, Written]] = field(default_factory=dict)
 
 
 class Rates:
@@ -151,7 +156,7 @@ class Rates:
         for kind, streamed in self._streamed.items():
             at_once = input_tokens if kind is Kind.TOKENS else 0.0
             expected = output_tokens + at_once
-            taken.output[kind] = streamed.start(expected, now_s, at_once=at_once)
+            taken.output[kind] = streamed, streamed.start(expected, now_s, at_once=at_once)
         return taken
 
     def read(self, taken: Taken, input_tokens: float, now_s: float) -> None:
@@ -163,25 +168,22 @@ class Rates:
 
     def wrote(self, taken: Taken, characters: int, now_s: float) -> None:
         """Text of the call came in."""
-        for kind, written in taken.output.items():
-            if (streamed := self._streamed.get(kind)) is not None:
-                streamed.wrote(written, characters, now_s)
+        for streamed, written in taken.output.values():
+            streamed.wrote(written, characters, now_s)
 
     def end(self, taken: Taken, output_tokens: float, now_s: float, *, exact: bool) -> None:
         """The call is over, with so much output in all."""
-        for kind, written in taken.output.items():
-            if (streamed := self._streamed.get(kind)) is not None:
-                tokens = output_tokens + (taken.input_tokens if kind is Kind.TOKENS else 0.0)
-                streamed.end(written, tokens, now_s, exact=exact)
+        for kind, (streamed, written) in taken.output.items():
+            tokens = output_tokens + (taken.input_tokens if kind is Kind.TOKENS else 0.0)
+            streamed.end(written, tokens, now_s, exact=exact)
 
     def cancel(self, taken: Taken, now_s: float) -> None:
         """The call was never sent."""
         for kind, amount in ((Kind.REQUESTS, 1.0), (Kind.INPUT, taken.input_tokens)):
             if (bucket := self._taken.get(kind)) is not None:
                 bucket.take(-amount, now_s)
-        for kind, written in taken.output.items():
-            if (streamed := self._streamed.get(kind)) is not None:
-                streamed.cancel(written, now_s)
+        for streamed, written in taken.output.values():
+            streamed.cancel(written, now_s)
 
     def told(self, limits: RateLimits, now_s: float, at: datetime | None = None) -> None:
         """The server told its limits beside an answer, and what is left of them.
