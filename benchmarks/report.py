@@ -102,7 +102,7 @@ class Figure:
         return self.value >= self.goal if self.more_is_better else self.value <= self.goal
 
     def cells(self) -> tuple[str, str, str, str]:
-        goal = "" if self.goal is None else f"{'≥' if self.more_is_better else '≤'} {self.goal:,g}"
+        goal = "" if self.goal is None else f"{'≥' if self.more_is_better else '≤'} {self.goal:,.10g}"
         met = {True: "yes", False: "**no**", None: ""}[self.met]
         return self.name, f"{short(self.value)} {self.unit}", goal, met
 
@@ -237,7 +237,7 @@ def plot(
         for axis, log in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
             if log:
                 (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
-            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+            axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.10g}"))
         if not log_y:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(x)
