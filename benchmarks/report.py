@@ -102,7 +102,9 @@ class Figure:
         return self.value >= self.goal if self.more_is_better else self.value <= self.goal
 
     def cells(self) -> tuple[str, str, str, str]:
-        goal = "" if self.goal is None else f"{'≥' if self.more_is_better else '≤'} {self.goal:,.10g}"
+        goal = (
+            "" if self.goal is None else f"{'≥' if self.more_is_better else '≤'} {self.goal:,.10g}"
+        )
         met = {True: "yes", False: "**no**", None: ""}[self.met]
         return self.name, f"{short(self.value)} {self.unit}", goal, met
 
