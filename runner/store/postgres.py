@@ -8,6 +8,7 @@ runs most, goes on beside it: a save holds the row of its job, and a take-over w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -18,8 +19,10 @@ from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, event, 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runner.errors import StoreError, StoreUnavailable
-from runner.store import postgres_errors, postgres_migrate
+from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
+from runner.store.database import Locks
+from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
 
@@ -46,6 +49,7 @@ BEGIN_IN_TURN: Final = text(
 BEGIN_BESIDE: Final = text(
     f"SELECT {_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid"
 )
+TIME: Final = text(f"SELECT {_SERVER_MS}")
 STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
 # How many transactions have ended: those that began, without those that run.
 ENDED: Final = text(
@@ -126,12 +130,7 @@ class PostgresDatabase:
         return self._once(lambda connection: postgres_migrate.current(connection, self.shown))
 
     def upgrade(self) -> None:
-        def upgrade(connection: Connection) -> None:
-            asked_ms = steady_ms()
-            self._clock.seen(connection.execute(BEGIN_BESIDE).one().now_ms, asked_ms)
-            postgres_migrate.upgrade(connection, self.shown, turn=TURN)
-
-        self._once(upgrade)
+        self._once(lambda connection: postgres_migrate.upgrade(connection, self.shown, turn=TURN))
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
@@ -157,8 +156,14 @@ class PostgresDatabase:
     def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
         return PostgresWatcher(self, engine)
 
-    def locks(self) -> NoLocks:
-        return NoLocks()
+    def locks(self) -> Locks:
+        folder = locks.private_folder()
+        if folder is None:
+            return NoLocks()
+        # Another name of the same database is another folder: then leases decide.
+        place = f"{self._url.host} {self._url.query.get('host')} {self._url.port}"
+        name = f"{place} {self._url.database}".encode()
+        return WorkerLocks(folder / hashlib.sha256(name).hexdigest()[:16])
 
     def explained(self, error: BaseException) -> StoreError | None:
         return postgres_errors.explained(error, self.shown)
@@ -197,6 +202,9 @@ class PostgresDatabase:
             engine = self._engine({}, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
+                    asked_ms = steady_ms()
+                    told = (await connection.execute(TIME)).scalar_one()
+                    self._clock.seen(told, asked_ms)
                     return await connection.run_sync(work)
             finally:
                 await engine.dispose()
@@ -325,7 +333,7 @@ class PostgresWatcher:
 
 
 class NoLocks:
-    """No operating system can tell of a process on another machine: leases alone decide."""
+    """Where the operating system cannot tell of processes, leases alone decide."""
 
     def acquire(self, worker_id: str) -> bool:  # noqa: ARG002
         return False
