@@ -109,6 +109,9 @@ class Database(Protocol):
     def refused(self, error: BaseException) -> BaseException:
         """What a single statement's error means to the caller."""
 
+    def cut(self, error: BaseException) -> bool:
+        """Whether the connection is gone, so that the same read on another may succeed."""
+
     def passing(self, error: BaseException) -> bool:
         """Whether the same work, applied again at once, can be expected to succeed."""
 

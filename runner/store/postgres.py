@@ -154,7 +154,7 @@ class PostgresDatabase:
         return PostgresSession(self, self._engine({}, poolclass=NullPool), self._clock)
 
     def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
-        return PostgresWatcher(self, engine)
+        return PostgresWatcher(engine)
 
     def locks(self) -> Locks:
         folder = locks.private_folder()
@@ -170,6 +170,9 @@ class PostgresDatabase:
 
     def refused(self, error: BaseException) -> BaseException:
         return postgres_errors.refused(error, self.shown)
+
+    def cut(self, error: BaseException) -> bool:
+        return postgres_errors.lost(error)
 
     def passing(self, error: BaseException) -> bool:
         return postgres_errors.passing(error)
@@ -317,16 +320,12 @@ class PostgresSession:
 class PostgresWatcher:
     """Asks the server how many transactions have ended."""
 
-    def __init__(self, database: PostgresDatabase, engine: AsyncEngine) -> None:
-        self._database = database
+    def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def version(self) -> int:
-        try:
-            async with self._engine.connect() as connection:
-                return int((await connection.execute(ENDED)).scalar_one())
-        except Exception as error:
-            raise (self._database.explained(error) or self._database.refused(error)) from error
+        async with self._engine.connect() as connection:
+            return int((await connection.execute(ENDED)).scalar_one())
 
     def close(self) -> None:
         """It has no connection of its own."""
