@@ -32,7 +32,9 @@ STATEMENT_TIMEOUT_S: Final = 30
 # For a server that says nothing at all; longer than its own, so that else it tells what it was.
 COMMAND_TIMEOUT_S: Final = 35
 LOCK_TIMEOUT_S: Final = 10
-IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 60
+# A worker that was cut off in the middle of a transaction may hold the turn, and all others wait
+# for it: much less than a lease, so that nobody loses a job by it.
+IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
 RECYCLE_S: Final = 1_800
 IN_DOUBT_POLL_S: Final = 0.1
 PROMPT_MS: Final = 500
