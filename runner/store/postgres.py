@@ -8,6 +8,7 @@ runs most, goes on beside it: a save holds the row of its job, and a take-over w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -18,9 +19,10 @@ from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, TextCla
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runner.errors import StoreError, StoreUnavailable
-from runner.store import postgres_errors, postgres_migrate
+from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
-from runner.store.database import Replaced
+from runner.store.database import Locks, Replaced
+from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
 
@@ -30,7 +32,8 @@ STATEMENT_TIMEOUT_S: Final = 30
 # For a server that says nothing at all; longer than its own, so that else it tells what it was.
 COMMAND_TIMEOUT_S: Final = 35
 LOCK_TIMEOUT_S: Final = 10
-# A worker that is cut off in its turn must not hold up the others until their leases are over.
+# A worker that was cut off in the middle of a transaction may hold the turn, and all others wait
+# for it: much less than a lease, so that nobody loses a job by it.
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
 RECYCLE_S: Final = 1_800
 IN_DOUBT_POLL_S: Final = 0.1
@@ -143,12 +146,7 @@ class PostgresDatabase:
         return self._once(lambda connection: postgres_migrate.current(connection, self.shown))
 
     def upgrade(self) -> None:
-        def upgrade(connection: Connection) -> None:
-            asked_ms = steady_ms()
-            self._clock.seen(connection.execute(TIME).scalar_one(), asked_ms)
-            postgres_migrate.upgrade(connection, self.shown, turn=TURN)
-
-        self._once(upgrade)
+        self._once(lambda connection: postgres_migrate.upgrade(connection, self.shown, turn=TURN))
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
@@ -174,8 +172,14 @@ class PostgresDatabase:
     def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
         return PostgresWatcher(engine)
 
-    def locks(self) -> NoLocks:
-        return NoLocks()
+    def locks(self) -> Locks:
+        folder = locks.private_folder()
+        if folder is None:
+            return NoLocks()
+        # Another name of the same database is another folder: then leases decide.
+        place = f"{self._url.host} {self._url.query.get('host')} {self._url.port}"
+        name = f"{place} {self._url.database}".encode()
+        return WorkerLocks(folder / hashlib.sha256(name).hexdigest()[:16])
 
     def explained(self, error: BaseException) -> StoreError | None:
         return postgres_errors.explained(error, self.shown)
@@ -219,6 +223,9 @@ class PostgresDatabase:
             engine = self._engine({}, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
+                    asked_ms = steady_ms()
+                    told = (await connection.execute(TIME)).scalar_one()
+                    self._clock.seen(told, asked_ms)
                     return await connection.run_sync(work)
             finally:
                 await engine.dispose()
@@ -367,7 +374,7 @@ class PostgresWatcher:
 
 
 class NoLocks:
-    """No operating system can tell of a process on another machine: leases alone decide."""
+    """Where the operating system cannot tell of processes, leases alone decide."""
 
     def acquire(self, worker_id: str) -> bool:  # noqa: ARG002
         return False
