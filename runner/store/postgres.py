@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, TextClause, event, text
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
@@ -122,6 +124,7 @@ class PostgresDatabase:
             options["ssl"] = options.pop("sslmode")
         self._url = url.set(drivername="postgresql+asyncpg", query=options)
         self._clock = ServerClock()
+        self.replaced = 0  # times that another server was found in its place
 
     @property
     def shown(self) -> str:
@@ -155,7 +158,7 @@ class PostgresDatabase:
         return self._once(lambda connection: work(PostgresDriver(connection)))
 
     def reading(self) -> AsyncEngine:
-        return self._engine(
+        engine = self._engine(
             {"default_transaction_read_only": "on"},
             poolclass=AsyncAdaptedQueuePool,
             pool_size=READERS,
@@ -165,6 +168,19 @@ class PostgresDatabase:
             # Each statement sees what is committed then, and no snapshot is held between two.
             isolation_level="AUTOCOMMIT",
         )
+        event.listen(engine.sync_engine, "connect", self._note_server)
+        event.listen(engine.sync_engine, "checkout", self._leave_old_server)
+        return engine
+
+    def _note_server(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["replaced"] = self.replaced
+
+    def _leave_old_server(
+        self, _connection: object, record: ConnectionPoolEntry, _proxy: object
+    ) -> None:
+        """One that was replaced may still answer, and tell of things that are no more."""
+        if record.info["replaced"] != self.replaced:
+            raise InvalidatePoolError
 
     def writing(self) -> PostgresSession:
         return PostgresSession(self, self._engine({}, poolclass=NullPool), self._clock)
@@ -347,6 +363,7 @@ class PostgresSession:
         before, self._timeline = self._timeline, timeline or self._timeline
         if before is not None and before != self._timeline:
             self._doubt = None
+            self._database.replaced += 1
             raise Replaced
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
