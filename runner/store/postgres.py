@@ -15,13 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, event, text
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, TextClause, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
-from runner.store.database import Locks
+from runner.store.database import Locks, Replaced
 from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
@@ -44,20 +44,34 @@ PASSED_BY_MS: Final = 60_000
 TURN: Final = 0x72756E6E
 
 _SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
-BEGIN_IN_TURN: Final = text(
-    f"SELECT pg_advisory_xact_lock({TURN}), {_SERVER_MS} AS now_ms, "
-    "CAST(pg_current_xact_id() AS text) AS xid"
+# A server that takes over from one that failed begins a new timeline.
+_TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
+_UNTOLD: Final = "CAST(NULL AS text)"
+# An answer means that it is on the disk, whatever the server does for others.
+_DURABLE: Final = (
+    "CASE current_setting('synchronous_commit') WHEN 'off' "
+    "THEN set_config('synchronous_commit', 'on', true) END"
 )
-BEGIN_BESIDE: Final = text(
-    f"SELECT {_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid"
-)
+_BEGUN: Final = f"{_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid, {_DURABLE}, "
 TIME: Final = text(f"SELECT {_SERVER_MS}")
+TIMELINE: Final = text(f"SELECT {_TIMELINE}")
 STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
 # How many transactions have ended: those that began, without those that run.
 ENDED: Final = text(
     "SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) "
     "- (SELECT count(*) FROM pg_snapshot_xip(seen)) FROM pg_current_snapshot() AS seen"
 )
+
+
+def begin_statement(*, in_turn: bool, timeline: bool) -> TextClause:
+    """What a writer's transaction begins with.
+
+    Args:
+        in_turn: no other writer's transaction runs at the same time.
+        timeline: the server tells it.
+    """
+    turn = f"pg_advisory_xact_lock({TURN}), " if in_turn else ""
+    return text(f"SELECT {turn}{_BEGUN}{_TIMELINE if timeline else _UNTOLD} AS timeline")
 
 
 class ServerClock:
@@ -186,6 +200,8 @@ class PostgresDatabase:
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
                 "command_timeout": COMMAND_TIMEOUT_S,
+                # One that stands by lags behind: a worker would not find what it has just written.
+                "target_session_attrs": "primary",
                 "server_settings": {
                     "application_name": "runner",
                     "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
@@ -249,6 +265,8 @@ class PostgresSession:
         self._runner: asyncio.Runner | None = None
         self._connection: AsyncConnection | None = None
         self._doubt: _Doubt | None = None
+        self._timeline: str | None = None
+        self._begin = _begin_statements(timeline=True)
 
     def transaction(self, work: Callable[[Connection], T], *, beside: bool) -> T:
         try:
@@ -280,9 +298,7 @@ class PostgresSession:
         return self._runner.run(coroutine)
 
     async def _transaction(self, work: Callable[[Connection], T], beside: bool) -> T:
-        if self._connection is None:
-            self._connection = await self._engine.connect()
-        connection = self._connection
+        connection = self._connection or await self._connect()
         doubt, self._doubt = self._doubt, None
         if doubt is not None and doubt.work is work:
             self._doubt = doubt  # until it is known
@@ -294,12 +310,14 @@ class PostgresSession:
         transaction = await connection.begin()
         try:
             asked_ms = steady_ms()
-            begun = (await connection.execute(BEGIN_BESIDE if beside else BEGIN_IN_TURN)).one()
+            begun = (await connection.execute(self._begin[beside])).one()
             self._clock.seen(begun.now_ms, asked_ms)
+            self._same_server(begun.timeline)
             result = await connection.run_sync(work)
-        except BaseException:
-            with suppress(Exception):
-                await transaction.rollback()
+        except BaseException as error:
+            if not postgres_errors.lost(error):  # else nobody is there to be told
+                with suppress(Exception):
+                    await transaction.rollback()
             raise
         try:
             await transaction.commit()
@@ -308,6 +326,28 @@ class PostgresSession:
                 self._doubt = _Doubt(work, begun.xid, result)
             raise
         return result
+
+    async def _connect(self) -> AsyncConnection:
+        connection = await self._engine.connect()
+        try:
+            async with connection.begin():
+                timeline = (await connection.execute(TIMELINE)).scalar_one()
+        except Exception as error:
+            if postgres_errors.lost(error):
+                await _drop(connection)
+                raise
+            timeline = None  # some servers tell nobody
+            self._begin = _begin_statements(timeline=False)
+        self._connection = connection
+        self._same_server(timeline)
+        return connection
+
+    def _same_server(self, timeline: str | None) -> None:
+        """Before anything is asked that only the server from before can answer."""
+        before, self._timeline = self._timeline, timeline or self._timeline
+        if before is not None and before != self._timeline:
+            self._doubt = None
+            raise Replaced
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
         """What became of a transaction, as the server knows it."""
@@ -347,6 +387,14 @@ class NoLocks:
         return None
 
     def forget(self, worker_id: str) -> None: ...
+
+
+def _begin_statements(*, timeline: bool) -> tuple[TextClause, TextClause]:
+    """In turn, and beside others."""
+    return (
+        begin_statement(in_turn=True, timeline=timeline),
+        begin_statement(in_turn=False, timeline=timeline),
+    )
 
 
 async def _drop(connection: AsyncConnection) -> None:
