@@ -149,6 +149,7 @@ class Store(WarmingStore):
             if writing is not None:
                 receipt = _sum(receipt, await asyncio.shield(writing))
             if portion is None:
+                await self._tell()
                 return receipt
             faults.hit("submit.slice")
             writing = self._writer.submit(
