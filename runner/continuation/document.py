@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from runner.continuation.text import clean_end, is_blank
 
 _WINDOW = 512  # characters looked at first to find a clean end; doubled while they do not suffice
+_PARTS = 256  # small parts that are kept apart, at most: walking over thousands of them costs
 
 
 class GrowingDocument:
@@ -19,7 +20,9 @@ class GrowingDocument:
     def __init__(self) -> None:
         self._pieces: list[str] = []  # whole pieces, none empty
         self._settled = 0  # characters in them
-        self._open: list[str] = []  # parts of the piece that is being written
+        # The piece that is being written: in large parts, and the last of it as it came.
+        self._open: list[str] = []
+        self._new: list[str] = []
         self._open_length = 0
 
     def __len__(self) -> int:
@@ -48,8 +51,11 @@ class GrowingDocument:
     def add(self, text: str) -> None:
         """Append to the piece that is being written."""
         if text:
-            self._open.append(text)
+            self._new.append(text)
             self._open_length += len(text)
+            if len(self._new) >= _PARTS:
+                self._open.append("".join(self._new))
+                self._new.clear()
 
     def pieces(self) -> tuple[str, ...]:
         """The text as one piece a call, in order."""
@@ -95,6 +101,7 @@ class GrowingDocument:
         return tuple(blocks)
 
     def _from_the_end(self) -> Iterable[str]:
+        yield from reversed(self._new)
         yield from reversed(self._open)
         yield from reversed(self._pieces)
 
@@ -105,8 +112,9 @@ class GrowingDocument:
         self._open, self._open_length = [], 0
 
     def _close_open_parts(self) -> None:
-        if len(self._open) > 1:
-            self._open = ["".join(self._open)]
+        if self._new or len(self._open) > 1:
+            self._open = ["".join((*self._open, *self._new))]
+            self._new = []
 
 
 def fold(calls: Iterable[tuple[int, str]]) -> str:
