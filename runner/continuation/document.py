@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from runner.continuation.text import clean_end, is_blank
 
@@ -24,6 +25,7 @@ class GrowingDocument:
         self._open: list[str] = []
         self._new: list[str] = []
         self._open_length = 0
+        self._words: list[int] = []  # of the first whole pieces, as far as they were counted
 
     def __len__(self) -> int:
         return self._settled + self._open_length
@@ -43,6 +45,7 @@ class GrowingDocument:
         self._close()
         while self._settled > resume_at:
             last = self._pieces.pop()
+            del self._words[len(self._pieces) :]
             self._settled -= len(last)
             if kept := last[: max(0, resume_at - self._settled)]:
                 self._pieces.append(kept)
@@ -61,6 +64,15 @@ class GrowingDocument:
         """The text as one piece a call, in order."""
         self._close_open_parts()
         return (*self._pieces, *self._open)
+
+    def words(self) -> int:
+        """How many words the text has: what white space parts."""
+        pieces = self.pieces()
+        self._words += [len(piece.split()) for piece in self._pieces[len(self._words) :]]
+        halved = sum(
+            not (before[-1].isspace() or behind[0].isspace()) for before, behind in pairwise(pieces)
+        )
+        return sum(self._words) + sum(len(part.split()) for part in self._open) - halved
 
     def tail(self, length: int) -> str:
         """The last `length` characters, or all there are."""
