@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
-from runner.errors import NotFound
+from runner.errors import NotFound, StoreError
 from runner.jobs.spec import BatchLimits
 from runner.jobs.traits import PrefillAnswer
-from runner.store import control, limits, memory, orders, rescue
+from runner.store import control, hints, limits, memory, orders, rescue
 from runner.store.database import Database
 from runner.store.reading import ReadingStore
 from runner.store.records import PauseCause, PruneReceipt, Selection
@@ -45,7 +46,17 @@ class OrderingStore(ReadingStore):
 
     async def resume(self, batch_key: int, *, causes: Collection[PauseCause] | None = None) -> bool:
         """End a pause, if it has one of these causes; whether one was ended."""
-        return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
+        resumed = await self._writer.run(
+            partial(control.resume, batch_key=batch_key, causes=causes)
+        )
+        await self._tell()
+        return resumed
+
+    async def _tell(self) -> None:
+        """There may be work now."""
+        if self._listener is not None:
+            with suppress(StoreError):  # what it tells of is done, and will be found
+                await self._writer.run(hints.tell)
 
     async def set_limits(self, batch_key: int, changes: Mapping[str, Any]) -> BatchLimits:
         """Change limits of a batch, until its job file is submitted again; what they are now.
@@ -64,6 +75,7 @@ class OrderingStore(ReadingStore):
         )
         if now is None:
             raise NotFound("the batch was pruned away meanwhile; nothing was changed.")
+        await self._tell()
         return now
 
     async def cancel(self, selection: Selection) -> int:
@@ -86,6 +98,7 @@ class OrderingStore(ReadingStore):
         """
         order = partial(orders.retry, selection=selection, now_ms=self._now_ms(), afresh=afresh)
         jobs, _ = await self._in_portions(order)
+        await self._tell()
         return jobs
 
     async def prune(self, selection: Selection) -> PruneReceipt:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from runner import faults
-from runner.errors import BudgetReached, StoreUnavailable
+from runner.errors import BudgetReached, StoreError, StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
@@ -118,9 +118,14 @@ class Store(WarmingStore):
         await asyncio.to_thread(self._refuse_conflicts, batch.name, simulated, compared)
         while True:
             replaced = self._writer.replaced
-            receipt = await self._put(batch, again, on_conflict, simulated)
-            if replaced == self._writer.replaced:
-                return receipt
+            try:
+                receipt = await self._put(batch, again, on_conflict, simulated)
+            except StoreError:
+                if replaced == self._writer.replaced:
+                    raise
+            else:
+                if replaced == self._writer.replaced:
+                    return receipt
             # A server that took over meanwhile may lack what was put before: once more, from the
             # first on. What is there stays as it is.
 
@@ -144,6 +149,7 @@ class Store(WarmingStore):
             if writing is not None:
                 receipt = _sum(receipt, await asyncio.shield(writing))
             if portion is None:
+                await self._tell()
                 return receipt
             faults.hit("submit.slice")
             writing = self._writer.submit(
