@@ -34,9 +34,12 @@ from runner.store.records import CallStart, Claim, Counted, Refusal
 from runner.store.schema import batch, call, job, state_in, usage_columns
 
 # The fence: conditions on `job` under which a claim still holds. Bound by `fence(claim)`.
+# The worker's id is new for every process: a server that took over from one that failed, and
+# never saw its last claims, gives their numbers out again.
 HELD: Final = (
     job.c.key == bindparam("held_key"),
     job.c.claim == bindparam("held_claim"),
+    job.c.worker_id == bindparam("held_by"),
     state_in([State.EXECUTING]),
 )
 HOLDS: Final = select(job.c.key).where(*HELD)
@@ -76,20 +79,20 @@ SAVE: Final = Sql(
     """\
 INSERT INTO chunk (job_key, call_key, seq, text)
 SELECT key, ?3, ?4, ?5 FROM job
-WHERE key = ?1 AND claim = ?2 AND state = 'executing'
+WHERE key = ?1 AND claim = ?2 AND worker_id = ?6 AND state = 'executing'
 ON CONFLICT (job_key, seq) DO NOTHING
 """,
     postgres="""\
 INSERT INTO chunk (job_key, call_key, seq, text)
 SELECT key, ?3, ?4, ?5 FROM job
-WHERE key = ?1 AND claim = ?2 AND state = 'executing' FOR SHARE
+WHERE key = ?1 AND claim = ?2 AND worker_id = ?6 AND state = 'executing' FOR SHARE
 ON CONFLICT (job_key, seq) DO NOTHING
 """,
 )
 SAVED: Final = """\
 SELECT chunk.call_key = ?3 AND chunk.text = ?5 FROM job
 JOIN chunk ON chunk.job_key = job.key AND chunk.seq = ?4
-WHERE job.key = ?1 AND job.claim = ?2 AND job.state = 'executing'
+WHERE job.key = ?1 AND job.claim = ?2 AND job.worker_id = ?6 AND job.state = 'executing'
 """
 
 # A call that has ended stays as it is, so that ending it again counts nothing twice.
@@ -143,7 +146,7 @@ UPDATE call SET input_tokens = ?, cache_creation_input_tokens = ?,
   cache_write_1h_price = coalesce(?, cache_write_1h_price),
   cache_read_price = coalesce(?, cache_read_price)
 WHERE key = ? AND ended_ms IS NULL AND EXISTS (
-  SELECT 1 FROM job WHERE key = ? AND claim = ? AND state = 'executing')
+  SELECT 1 FROM job WHERE key = ? AND claim = ? AND worker_id = ? AND state = 'executing')
 """
 ADD_USAGE: Final = (
     update(batch)
@@ -175,7 +178,11 @@ def lost(claim: Claim) -> ClaimLost:
 
 def fence(claim: Claim) -> dict[str, object]:
     """The parameters of `HELD`."""
-    return {"held_key": claim.job_key, "held_claim": claim.number}
+    return {
+        "held_key": claim.job_key,
+        "held_claim": claim.number,
+        "held_by": claim.worker_id,
+    }
 
 
 def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -> int | Refusal:
@@ -217,7 +224,7 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
 
 def save(connection: Connection, claim: Claim, call_key: int, seq: int, text: str) -> None:
     """Append a chunk. The same chunk again is no change: an answer may have been lost."""
-    values = (claim.job_key, claim.number, call_key, seq, storable(text))
+    values = (claim.job_key, claim.number, call_key, seq, storable(text), claim.worker_id)
     sql = driver(connection)
     if sql.execute(SAVE, values).rowcount == 1:
         return
@@ -249,6 +256,7 @@ def count(connection: Connection, claim: Claim, call_key: int, counted: Counted)
         call_key,
         claim.job_key,
         claim.number,
+        claim.worker_id,
     )
     if driver(connection).execute(COUNT, values).rowcount == 0:
         raise lost(claim)

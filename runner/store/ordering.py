@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
+from sqlalchemy import Connection
+
 from runner.errors import NotFound
 from runner.jobs.spec import BatchLimits
 from runner.jobs.traits import PrefillAnswer
-from runner.store import control, limits, memory, orders
+from runner.store import control, limits, memory, orders, rescue
 from runner.store.database import Database
 from runner.store.reading import ReadingStore
 from runner.store.records import PauseCause, PruneReceipt, Selection
@@ -23,11 +25,17 @@ class OrderingStore(ReadingStore):
         super().__init__(database)
         self._now_ms = now_ms
         self._one_clock = database.one_clock and now_ms == database.now_ms
-        self._writer = Writer(database, self._patience)
+        self._workers_here: set[str] = set()
+        self._writer = Writer(database, self._patience, self._begin_afresh)
 
     def now_ms(self) -> int:
         """The time that decides in this database, in milliseconds since 1970."""
         return self._now_ms()
+
+    def _begin_afresh(self, connection: Connection) -> None:
+        """What our workers believe was saved may not be there: let go of all that they hold."""
+        for worker_id in sorted(self._workers_here):
+            rescue.retire(connection, worker_id, self._now_ms())
 
     async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
         """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""

@@ -116,6 +116,21 @@ class Store(WarmingStore):
         again = _again(jobs)
         compared = again if on_conflict is OnConflict.ERROR else None
         await asyncio.to_thread(self._refuse_conflicts, batch.name, simulated, compared)
+        while True:
+            replaced = self._writer.replaced
+            receipt = await self._put(batch, again, on_conflict, simulated)
+            if replaced == self._writer.replaced:
+                return receipt
+            # A server that took over meanwhile may lack what was put before: once more, from the
+            # first on. What is there stays as it is.
+
+    async def _put(
+        self,
+        batch: BatchSpec,
+        again: Callable[[], Iterable[JobSpec]],
+        on_conflict: OnConflict,
+        simulated: bool,
+    ) -> SubmitReceipt:
         now_ms = self._now_ms()
         batch_key = await self._writer.run(
             partial(submit.put_batch, spec=batch, simulated=simulated, now_ms=now_ms)
@@ -169,6 +184,7 @@ class Store(WarmingStore):
             lease_ms: how long it may give no sign of life before its jobs are rescued.
         """
         await asyncio.to_thread(self._locks.acquire, worker_id)
+        self._workers_here = self._workers_here | {worker_id}
         await self._writer.run(
             partial(
                 rescue.register,
@@ -189,6 +205,7 @@ class Store(WarmingStore):
     async def retire_worker(self, worker_id: str) -> None:
         """Take a worker away that stops; a job it still holds goes back to the queue."""
         await self._writer.run(partial(rescue.retire, worker_id=worker_id, now_ms=self._now_ms()))
+        self._workers_here = self._workers_here - {worker_id}
         self._locks.release(worker_id)
 
     async def rescue(

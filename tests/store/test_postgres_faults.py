@@ -49,7 +49,7 @@ async def test_a_take_over_waits_for_a_save_that_is_under_way(hands, store, data
     call_key = await hands.begin(claim)
     with a_stranger(database) as zombie, a_stranger(database) as looker:
         zombie.execute("BEGIN")
-        zombie.execute(SAVE, (claim.job_key, claim.number, call_key, 0, "text"))
+        zombie.execute(SAVE, (claim.job_key, claim.number, call_key, 0, "text", "w1"))
         rescue = asyncio.ensure_future(store.rescue("w1", max_rescues=3))
         await until(lambda: somebody_waits(looker))
         assert not rescue.done()
