@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from runner.errors import NotFound
 from runner.jobs.spec import BatchLimits
 from runner.jobs.traits import PrefillAnswer
-from runner.store import control, limits, memory, orders
+from runner.store import control, copy_marks, limits, memory, orders
 from runner.store.database import Database
 from runner.store.reading import ReadingStore
 from runner.store.records import PauseCause, PruneReceipt, Selection
-from runner.store.writer import Writer
+from runner.store.writer import Operation, Writer
+
+T = TypeVar("T")
 
 
 class OrderingStore(ReadingStore):
@@ -29,6 +31,10 @@ class OrderingStore(ReadingStore):
         """The time that decides in this database, in milliseconds since 1970."""
         return self._now_ms()
 
+    async def apply(self, operation: Operation[T]) -> T:
+        """Have something done by the writer, in a transaction; returns when it is committed."""
+        return await self._writer.run(operation)
+
     async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
         """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""
         await self._writer.run(
@@ -36,8 +42,16 @@ class OrderingStore(ReadingStore):
         )
 
     async def resume(self, batch_key: int, *, causes: Collection[PauseCause] | None = None) -> bool:
-        """End a pause, if it has one of these causes; whether one was ended."""
+        """End a pause, if it has one of these causes; whether one was ended.
+
+        A batch that is copied to another database stays paused: `bring_back`.
+        """
         return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
+
+    async def bring_back(self, batch: str) -> bool:
+        """Let a batch that was copied to another database go on here as well, or be copied anew;
+        whether it was. Both places then pay for its documents, unless the other is gone."""
+        return await self._writer.run(partial(copy_marks.come_back, name=batch)) is not None
 
     async def set_limits(self, batch_key: int, changes: Mapping[str, Any]) -> BatchLimits:
         """Change limits of a batch, until its job file is submitted again; what they are now.
