@@ -70,7 +70,9 @@ class OrderingStore(ReadingStore):
     async def bring_back(self, batch: str) -> bool:
         """Let a batch that was copied to another database go on here as well, or be copied anew;
         whether it was. Both places then pay for its documents, unless the other is gone."""
-        return await self._writer.run(partial(copy_marks.come_back, name=batch)) is not None
+        brought = await self._writer.run(partial(copy_marks.come_back, name=batch)) is not None
+        await self._tell()
+        return brought
 
     async def set_limits(self, batch_key: int, changes: Mapping[str, Any]) -> BatchLimits:
         """Change limits of a batch, until its job file is submitted again; what they are now.
