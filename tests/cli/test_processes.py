@@ -262,9 +262,9 @@ def test_plain_lines_where_nothing_can_be_drawn(
         terminal.close()
 
 
-def test_no_color_is_respected(filled: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_no_color_is_respected(filled: str, environment: dict[str, str], tmp_path: Path) -> None:
     for setting, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-        terminal = Terminal([*RUNNER, "list", "--db", str(filled)], environment | setting, tmp_path)
+        terminal = Terminal([*RUNNER, "list", "--db", filled], environment | setting, tmp_path)
         try:
             assert terminal.to_the_end() == 0
             assert (b"\x1b[1m" in terminal.raw) is coloured
@@ -273,7 +273,7 @@ def test_no_color_is_respected(filled: Path, environment: dict[str, str], tmp_pa
 
 
 def test_hostile_documents_on_a_terminal(
-    filled: Path, environment: dict[str, str], tmp_path: Path
+    filled: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     for command in (
         ["show", "fox"],
@@ -283,7 +283,7 @@ def test_hostile_documents_on_a_terminal(
         ["status"],
     ):
         settings = environment | {"NO_COLOR": "1"}
-        terminal = Terminal([*RUNNER, *command, "--db", str(filled)], settings, tmp_path)
+        terminal = Terminal([*RUNNER, *command, "--db", filled], settings, tmp_path)
         try:
             assert terminal.to_the_end() == 0
             assert b"\x1b" not in terminal.raw
