@@ -22,13 +22,14 @@ class OnConflict(StrEnum):
 
 
 class PauseCause(StrEnum):
-    """Why a batch is paused. Only a user's pause outlives the next `runner run`."""
+    """Why a batch is paused. Only a user's pause outlives the next `runner run`, and a copy's."""
 
     USER = "user"
     CREDENTIALS = "credentials"
     SPEND_CAP = "spend_cap"
     BUDGET = "budget"
     BREAKER = "breaker"
+    COPY = "copy"  # it is being copied to another database, was, or has not arrived whole
 
 
 class EventKind(StrEnum):

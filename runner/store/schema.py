@@ -28,13 +28,13 @@ from sqlalchemy import (
 )
 
 from runner.jobs.call import Strategy, Verdict
-from runner.jobs.states import FINAL, Finish, State
+from runner.jobs.states import COMPLETE, FINAL, Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store.purposes import LEDGER_VIEW
 from runner.store.records import EventKind, PauseCause
 
 # The newest migration. Kept here so that opening a current database needs no Alembic.
-SCHEMA_VERSION: Final = "0002"
+SCHEMA_VERSION: Final = "0003"
 
 # "runn" as a number: marks the file as ours, so that no other program's database is taken for one.
 APPLICATION_ID: Final = 0x72756E6E
@@ -106,7 +106,7 @@ batch = Table(
     Column("name", Text, nullable=False, unique=True, comment="the user's name of the batch"),
     Column("limits", Text, nullable=False, comment="limits of the job file, as JSON"),
     Column("simulated", Integer, nullable=False, server_default=text("0"), comment="1 when its documents come from the simulator; never changes"),
-    Column("paused", Text, comment="why no job of it is claimed: `user`, `credentials`, `spend_cap`, `budget` or `breaker`; NULL while it is not paused"),
+    Column("paused", Text, comment="why no job of it is claimed: `user`, `credentials`, `spend_cap`, `budget`, `breaker` or `copy`; NULL while it is not paused"),
     Column("pause_reason", Text, comment="the same in words for the reader"),
     Column("created_ms", Whole, nullable=False, comment="when it was first submitted"),
     Column("calls", Whole, nullable=False, server_default=text("0"), comment="calls of all its jobs that ended; kept, like the five token sums"),
@@ -122,6 +122,8 @@ batch = Table(
     Column("short_of_output_tokens", Whole, comment="likewise, in output tokens"),
     Column("unpriced_calls", Whole, nullable=False, server_default=text("0"), comment="calls whose price was not known; they stand in no cost"),
     Column("recent_ends", Text, comment="how its last jobs ended, for the breaker, as JSON"),
+    Column("copied_to", Text, comment="where `runner db copy` took or takes it, as JSON, with the pause it had before; NULL otherwise"),
+    Column("copied_from", Text, comment="where it was copied from, as JSON, and how far; NULL otherwise"),
     one_of("paused", PauseCause, optional=True),
     CheckConstraint("simulated IN (0, 1)"),
     sqlite_strict=True,
@@ -186,6 +188,20 @@ Index(
     job.c.worker_id,
     sqlite_where=text("state = 'executing'"),
     postgresql_where=text("state = 'executing'"),
+)
+
+# A list of one batch reads nothing of the others.
+Index("job_batch", job.c.batch_key, job.c.key)
+# Final jobs without a complete document, in the order of lists: hopefully few among many.
+INCOMPLETE: Final = (
+    f"state IN ({sql_list({State.CANCELLED, State.DISCARDED})}) "
+    f"OR finish NOT IN ({sql_list(COMPLETE)})"
+)
+Index(
+    "job_incomplete",
+    job.c.key,
+    sqlite_where=text(INCOMPLETE),
+    postgresql_where=text(INCOMPLETE),
 )
 
 job_spec = Table(

@@ -204,6 +204,7 @@ def test_new_words_are_taken_and_wrong_ones_refused(old: Path) -> None:
     with closing(sqlite3.connect(old)) as db:
         db.execute("UPDATE batch SET paused = 'budget' WHERE key = 1")
         db.execute("UPDATE batch SET paused = 'breaker' WHERE key = 1")
+        db.execute("UPDATE batch SET paused = 'copy' WHERE key = 1")
         db.execute("UPDATE job SET finish = 'max_cost' WHERE finish = 'max_calls'")
         for wrong in (
             "UPDATE batch SET paused = 'nonsense'",
