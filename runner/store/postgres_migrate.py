@@ -18,7 +18,7 @@ from runner.store.schema import SCHEMA_VERSION, metadata
 MARK: Final = "the version of a queue of prefill-runner"
 
 # The first that tells a transaction's number and what became of it in the words used here.
-OLDEST_SERVER: Final = (13,)
+OLDEST_SERVER: Final = 13
 
 _TABLES: Final = text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
 _IS_OURS: Final = text(
@@ -30,7 +30,7 @@ _AT_WORK: Final = text(
 )
 
 
-def refuse_older(version: tuple[int, ...] | None, shown: str) -> None:
+def refuse_older(version: tuple[int | str, ...] | None, shown: str) -> None:
     """
     Args:
         version: of the server, as its dialect tells.
@@ -38,10 +38,11 @@ def refuse_older(version: tuple[int, ...] | None, shown: str) -> None:
     Raises:
         StoreUnavailable: the server is too old for this program.
     """
-    if version is not None and version < OLDEST_SERVER:
+    major = version[0] if version else OLDEST_SERVER
+    if isinstance(major, int) and major < OLDEST_SERVER:
         raise StoreUnavailable(
-            f"the server of the database {shown} is PostgreSQL {'.'.join(map(str, version))}, and "
-            f"{OLDEST_SERVER[0]} or newer is needed. Name a newer server with --db, or a file."
+            f"the server of the database {shown} is PostgreSQL {major}, and "
+            f"{OLDEST_SERVER} or newer is needed. Name a newer server with --db, or a file."
         )
 
 

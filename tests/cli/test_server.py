@@ -165,7 +165,7 @@ def test_who_may_make_no_tables_is_told_and_makes_none(
 def test_a_server_that_is_too_old(
     runner: Invoke, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_migrate, "OLDEST_SERVER", (999,))
+    monkeypatch.setattr(postgres_migrate, "OLDEST_SERVER", 999)
     for command in (["status"], ["work", "--simulate"]):
         assert_told(runner(*command, "--db", database), "is PostgreSQL 1", "999 or newer is needed")
 
