@@ -1,6 +1,6 @@
 """cancel, retry, pause, resume, rescue and prune as commands; what status and doctor tell."""
 
-# ruff: noqa: F811  the fixture `environment` is imported, and asked for by name
+# ruff: noqa: F811  fixtures are imported, and asked for by name
 from __future__ import annotations
 
 import asyncio
@@ -21,7 +21,7 @@ from runner.store import migrate
 from runner.store.records import BatchRow
 from tests.cli.conftest import Invoke
 from tests.cli.jobs_files import write
-from tests.cli.test_processes import RUNNER, environment, read, working  # noqa: F401  a fixture
+from tests.cli.test_processes import PATIENCE_S, RUNNER, environment, on_each, read, working  # noqa: F401
 from tests.places import sqlite_only
 from tests.strangers import a_stranger
 
@@ -183,15 +183,16 @@ def test_time_left_is_told_by_the_last_ends() -> None:
 
 
 def test_a_running_job_is_cancelled_from_another_process(
-    environment: dict[str, str],
+    on_each: dict[str, str],
     tmp_path: Path,
 ) -> None:
+    environment = on_each
     with working(environment, tmp_path) as run:
         told = json.loads(read(environment, tmp_path, "status", "--json").stdout)
         assert [worker["pid"] for worker in told["workers"]] == [run.pid]
         done = read(environment, tmp_path, "cancel", "--batch", "animals")
-        assert (done.returncode, "2 jobs cancelled" in done.stderr) == (0, True)
-        _, said = run.communicate(timeout=20)  # all its jobs are final, so the run ends
+        assert (done.exit_code, "2 jobs cancelled" in done.stderr) == (0, True)
+        _, said = run.communicate(timeout=PATIENCE_S)  # all its jobs are final, so the run ends
         assert run.returncode == 1
     assert "2 cancelled" in said
     assert "Traceback" not in said
@@ -199,19 +200,20 @@ def test_a_running_job_is_cancelled_from_another_process(
 
 
 def test_pause_and_resume_while_a_run_is_going(
-    environment: dict[str, str],
+    on_each: dict[str, str],
     tmp_path: Path,
 ) -> None:
+    environment = on_each
     with working(environment, tmp_path) as run:
-        assert read(environment, tmp_path, "pause", "animals").returncode == 0
-        deadline = time.monotonic() + 20
+        assert read(environment, tmp_path, "pause", "animals").exit_code == 0
+        deadline = time.monotonic() + PATIENCE_S
         states: dict[str, int] = {}
         while states.get("available") != 2:
             assert time.monotonic() < deadline
             (batch,) = json.loads(read(environment, tmp_path, "status", "--json").stdout)["batches"]
             states = batch["states"]
         assert run.poll() is None
-        assert read(environment, tmp_path, "resume", "animals").returncode == 0
+        assert read(environment, tmp_path, "resume", "animals").exit_code == 0
         while states.get("executing") != 2:
             assert time.monotonic() < deadline
             (batch,) = json.loads(read(environment, tmp_path, "status", "--json").stdout)["batches"]
@@ -219,5 +221,5 @@ def test_pause_and_resume_while_a_run_is_going(
         shown = json.loads(read(environment, tmp_path, "show", "job-0", "--json").stdout)
         assert all(call["stop_reason"] for call in shown["calls"] if call["ended_ms"])
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=20)
+        run.communicate(timeout=PATIENCE_S)
         assert run.returncode == 130
