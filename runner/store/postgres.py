@@ -251,6 +251,9 @@ class PostgresDatabase:
             engine = self._engine("opens", {}, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
+                    postgres_migrate.refuse_older(
+                        connection.dialect.server_version_info, self.shown
+                    )
                     asked_ms = steady_ms()
                     told = (await connection.execute(TIME)).scalar_one()
                     self._clock.seen(told, asked_ms)
