@@ -111,7 +111,8 @@ class Store(WarmingStore):
                 real ones.
 
         Raises:
-            UsageError: the batch is there and of the other kind, simulated or real.
+            UsageError: the batch is there and of the other kind, simulated or real; or it is
+                copied to another database.
             SubmitConflict: with ERROR, an id is known under another hash; nothing was queued.
         """
         again = _again(jobs)
@@ -170,7 +171,7 @@ class Store(WarmingStore):
         """Refuse a submission before anything is written."""
 
         def compare(sql: Driver) -> tuple[list[submit.Conflict], int]:
-            submit.refuse_known_kind(sql, batch_name, simulated)
+            submit.refuse_known(sql, batch_name, simulated)
             if jobs is None or not submit.batch_has_jobs(sql, batch_name):
                 return [], 0
             return submit.find_conflicts(sql, batch_name, iter(jobs()))

@@ -320,6 +320,8 @@ class Worker:
 
     def _may_go_on(self, batch: BatchRow) -> bool:
         """Whether a batch is open, or its owner paused it before our eyes and may resume it."""
+        if batch.paused is PauseCause.COPY:
+            return False  # it goes on at another place
         if batch.paused is None or self._waits:
             return True
         return batch.paused is PauseCause.USER and batch.key in self._worked_on
