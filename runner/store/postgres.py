@@ -50,6 +50,10 @@ _SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint
 # A server that takes over from one that failed begins a new timeline.
 _TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _UNTOLD: Final = "CAST(NULL AS text)"
+# Up to where the log was read again when the server recovered from its last crash, if it did.
+_RECOVERED: Final = "pg_last_wal_replay_lsn()"
+# An empty message, for the sake of where in the log it ends.
+_MARK: Final = "pg_logical_emit_message(true, 'runner', '')"
 # An answer means that it is on the disk, whatever the server does for others.
 _DURABLE: Final = (
     "CASE current_setting('synchronous_commit') WHEN 'off' "
@@ -58,7 +62,14 @@ _DURABLE: Final = (
 _BEGUN: Final = f"{_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid, {_DURABLE}, "
 TIME: Final = text(f"SELECT {_SERVER_MS}")
 TIMELINE: Final = text(f"SELECT {_TIMELINE}")
-STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
+# A server that crashed gives the numbers out again of transactions that left nothing in its log:
+# one that did not come as far as our mark has nothing of ours, whatever became of that number.
+_CRASHED: Final = (
+    f"{_RECOVERED} < CAST(CAST(:mark AS text) AS pg_lsn) "
+    f"AND CAST({_RECOVERED} AS text) IS DISTINCT FROM CAST(:recovered AS text)"
+)
+_STATUS: Final = "pg_xact_status(CAST(CAST(:xid AS text) AS xid8))"
+STATUS: Final = text(f"SELECT CASE WHEN {_CRASHED} THEN 'aborted' ELSE {_STATUS} END")
 # How many transactions have ended: those that began, without those that run.
 ENDED: Final = text(
     "SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) "
@@ -74,7 +85,11 @@ def begin_statement(*, in_turn: bool, timeline: bool) -> TextClause:
         timeline: the server tells it.
     """
     turn = f"pg_advisory_xact_lock({TURN}), " if in_turn else ""
-    return text(f"SELECT {turn}{_BEGUN}{_TIMELINE if timeline else _UNTOLD} AS timeline")
+    told = (_TIMELINE, _RECOVERED, _MARK) if timeline else (_UNTOLD,) * 3
+    return text(
+        f"SELECT {turn}{_BEGUN}{told[0]} AS timeline, CAST({told[1]} AS text) AS recovered, "
+        f"CAST({told[2]} AS text) AS mark"
+    )
 
 
 class ServerClock:
@@ -187,7 +202,11 @@ class PostgresDatabase:
             raise InvalidatePoolError
 
     def writing(self) -> PostgresSession:
-        return PostgresSession(self, self._engine("writes", {}, poolclass=NullPool), self._clock)
+        return PostgresSession(self, self._writing_engine(), self._clock)
+
+    def _writing_engine(self) -> AsyncEngine:
+        # Whatever the server does for others: a fence is to see what was committed just before.
+        return self._engine("writes", {}, poolclass=NullPool, isolation_level="READ COMMITTED")
 
     def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
         return PostgresWatcher(engine)
@@ -278,10 +297,17 @@ class PostgresDatabase:
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """A transaction whose commit was sent and never answered."""
+    """A transaction whose commit was sent and never answered.
+
+    Args:
+        recovered: what `_RECOVERED` was when it began.
+        mark: where in the server's log its first trace ends; None: the server tells nobody.
+    """
 
     work: object
     xid: str
+    recovered: str | None
+    mark: str | None
     result: Any
 
 
@@ -354,7 +380,7 @@ class PostgresSession:
             await transaction.commit()
         except Exception as error:
             if postgres_errors.lost(error):
-                self._doubt = _Doubt(work, begun.xid, result)
+                self._doubt = _Doubt(work, begun.xid, begun.recovered, begun.mark, result)
             raise
         return result
 
@@ -383,9 +409,10 @@ class PostgresSession:
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
         """What became of a transaction, as the server knows it."""
+        asked = {"xid": doubt.xid, "recovered": doubt.recovered, "mark": doubt.mark}
         while True:
             async with connection.begin():
-                status = (await connection.execute(STATUS, {"xid": doubt.xid})).scalar_one()
+                status = (await connection.execute(STATUS, asked)).scalar_one()
             if status != "in progress":
                 return bool(status == "committed")
             await asyncio.sleep(IN_DOUBT_POLL_S)
