@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Executable, Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -23,12 +23,14 @@ class ReadingConnections:
     Args:
         engine: without a pool; its statements are transactions of their own.
         most: connections open at once; who comes when all are taken waits.
+        era: connections of an era before are not used any more.
     """
 
-    def __init__(self, engine: AsyncEngine, most: int) -> None:
+    def __init__(self, engine: AsyncEngine, most: int, era: Callable[[], int] = lambda: 0) -> None:
         self._engine = engine
+        self._era = era
         self._turns = asyncio.Semaphore(most)
-        self._idle: list[tuple[AsyncConnection, float]] = []  # with the time each was made
+        self._idle: list[_Idle] = []
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
@@ -36,35 +38,42 @@ class ReadingConnections:
         """Ask one question. After an error the connections that were idle are not used again:
         what cut one may have cut them all."""
         async with self._turns:
-            connection, made_s = await self._connection()
+            one = await self._one()
             try:
-                found = (await connection.execute(statement, values)).all()
+                found = (await one.connection.execute(statement, values)).all()
             except BaseException:
-                await drop(connection)
+                self._idle.append(one)
                 await self._let_go()
                 raise
-            self._idle.append((connection, made_s))
+            self._idle.append(one)
             return found
 
     async def close(self) -> None:
         while self._idle:
-            connection, _ = self._idle.pop()
             with suppress(Exception):
-                await connection.close()
+                await self._idle.pop().connection.close()
         await self._engine.dispose()
 
-    async def _connection(self) -> tuple[AsyncConnection, float]:
+    async def _one(self) -> _Idle:
         while self._idle:
-            connection, made_s = self._idle.pop()
-            if time.monotonic() - made_s < RECYCLE_S:
-                return connection, made_s
-            await drop(connection)
-        return await self._engine.connect(), time.monotonic()
+            one = self._idle.pop()
+            if one.era == self._era() and time.monotonic() - one.made_s < RECYCLE_S:
+                return one
+            await drop(one.connection)
+        return _Idle(await self._engine.connect(), time.monotonic(), self._era())
 
     async def _let_go(self) -> None:
         idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            await drop(connection)
+        for one in idle:
+            await drop(one.connection)
+
+
+class _Idle(NamedTuple):
+    """A connection that nobody uses now."""
+
+    connection: AsyncConnection
+    made_s: float
+    era: int
 
 
 async def drop(connection: AsyncConnection) -> None:

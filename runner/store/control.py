@@ -22,15 +22,18 @@ _OWNERS_TO_END: Final = (PauseCause.USER, PauseCause.BREAKER)
 def pause(connection: Connection, batch_key: int, cause: PauseCause, reason: str) -> None:
     """Pause a batch. What only its owner may end is not replaced by what ends without him: a
     spending limit is tried again by whoever waits for it."""
-    statement = update(batch).where(batch.c.key == batch_key)
-    if cause is not PauseCause.USER:
-        statement = statement.where(func.coalesce(batch.c.paused, "").not_in(_OWNERS_TO_END))
+    stays = [PauseCause.COPY, *(() if cause is PauseCause.USER else _OWNERS_TO_END)]
+    statement = update(batch).where(
+        batch.c.key == batch_key, func.coalesce(batch.c.paused, "").not_in(stays)
+    )
     connection.execute(statement.values(paused=cause, pause_reason=storable(reason)))
 
 
 def resume(connection: Connection, batch_key: int, causes: Collection[PauseCause] | None) -> bool:
-    """Whether a pause was ended."""
-    statement = update(batch).where(batch.c.key == batch_key, batch.c.paused.is_not(None))
+    """Whether a pause was ended; that of a copy ends by `copy_marks` alone."""
+    statement = update(batch).where(
+        batch.c.key == batch_key, batch.c.paused.is_not(None), batch.c.paused != PauseCause.COPY
+    )
     if causes is not None:
         statement = statement.where(batch.c.paused.in_(sorted(causes)))
     # A pause that ends is a fresh look: what failed before it trips no breaker any more.

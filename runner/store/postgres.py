@@ -23,6 +23,7 @@ from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
 from runner.store.connections import ReadingConnections, drop
 from runner.store.database import Locks, Replaced
+from runner.store.hints import Listener
 from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
@@ -120,8 +121,11 @@ class PostgresDatabase:
         options = dict(url.query)
         if "sslmode" in options:  # as other programs' URLs have it
             options["ssl"] = options.pop("sslmode")
+        # Behind a pooler that gives a connection to each transaction, nobody can listen.
+        self._listens = options.pop("listen", "on") != "off"
         self._url = url.set(drivername="postgresql+asyncpg", query=options)
         self._clock = ServerClock()
+        self.replaced = 0  # times that another server was found in its place
 
     @property
     def shown(self) -> str:
@@ -157,19 +161,29 @@ class PostgresDatabase:
     def reading(self) -> ReadingConnections:
         # Each statement sees what is committed then, and no snapshot is held between two.
         engine = self._engine(
+            "reads",
             {"default_transaction_read_only": "on"},
             poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
         )
-        return ReadingConnections(engine, READERS)
+        # A server that was replaced may still answer, and tell of things that are no more.
+        return ReadingConnections(engine, READERS, era=lambda: self.replaced)
 
     def writing(self) -> PostgresSession:
         # Its transactions begin and end by its own word.
-        engine = self._engine({}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        engine = self._engine("writes", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         return PostgresSession(self, engine, self._clock)
 
     def watcher(self, connections: ReadingConnections) -> PostgresWatcher:
         return PostgresWatcher(connections)
+
+    def listener(self) -> Listener | None:
+        if not self._listens:
+            return None
+        # Nothing is in a transaction there, and nothing is ever asked that takes time.
+        return Listener(
+            self._engine("listens", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        )
 
     def locks(self) -> Locks:
         folder = locks.private_folder()
@@ -192,7 +206,7 @@ class PostgresDatabase:
     def passing(self, error: BaseException) -> bool:
         return postgres_errors.passing(error)
 
-    def _engine(self, settings: dict[str, str], **options: Any) -> AsyncEngine:
+    def _engine(self, does: str, settings: dict[str, str], **options: Any) -> AsyncEngine:
         engine = create_async_engine(
             self._url,
             hide_parameters=True,
@@ -202,7 +216,7 @@ class PostgresDatabase:
                 # One that stands by lags behind: a worker would not find what it has just written.
                 "target_session_attrs": "primary",
                 "server_settings": {
-                    "application_name": "runner",
+                    "application_name": f"runner {does}",
                     "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
                     "lock_timeout": f"{LOCK_TIMEOUT_S}s",
                     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
@@ -219,7 +233,7 @@ class PostgresDatabase:
         """Do something in a transaction of a connection of its own; blocks."""
 
         async def connected() -> T:
-            engine = self._engine({}, poolclass=NullPool)
+            engine = self._engine("opens", {}, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
                     asked_ms = steady_ms()
@@ -356,6 +370,7 @@ class PostgresSession:
         before, self._timeline = self._timeline, timeline or self._timeline
         if before is not None and before != self._timeline:
             self._doubt = None
+            self._database.replaced += 1
             raise Replaced
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:

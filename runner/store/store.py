@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from runner import faults
-from runner.errors import BudgetReached, StoreUnavailable
+from runner.errors import BudgetReached, StoreError, StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
@@ -111,7 +111,8 @@ class Store(WarmingStore):
                 real ones.
 
         Raises:
-            UsageError: the batch is there and of the other kind, simulated or real.
+            UsageError: the batch is there and of the other kind, simulated or real; or it is
+                copied to another database.
             SubmitConflict: with ERROR, an id is known under another hash; nothing was queued.
         """
         again = _again(jobs)
@@ -119,9 +120,14 @@ class Store(WarmingStore):
         await asyncio.to_thread(self._refuse_conflicts, batch.name, simulated, compared)
         while True:
             replaced = self._writer.replaced
-            receipt = await self._put(batch, again, on_conflict, simulated)
-            if replaced == self._writer.replaced:
-                return receipt
+            try:
+                receipt = await self._put(batch, again, on_conflict, simulated)
+            except StoreError:
+                if replaced == self._writer.replaced:
+                    raise
+            else:
+                if replaced == self._writer.replaced:
+                    return receipt
             # A server that took over meanwhile may lack what was put before: once more, from the
             # first on. What is there stays as it is.
 
@@ -145,6 +151,7 @@ class Store(WarmingStore):
             if writing is not None:
                 receipt = _sum(receipt, await asyncio.shield(writing))
             if portion is None:
+                await self._tell()
                 return receipt
             faults.hit("submit.slice")
             writing = self._writer.submit(
@@ -164,7 +171,7 @@ class Store(WarmingStore):
         """Refuse a submission before anything is written."""
 
         def compare(sql: Driver) -> tuple[list[submit.Conflict], int]:
-            submit.refuse_known_kind(sql, batch_name, simulated)
+            submit.refuse_known(sql, batch_name, simulated)
             if jobs is None or not submit.batch_has_jobs(sql, batch_name):
                 return [], 0
             return submit.find_conflicts(sql, batch_name, iter(jobs()))
