@@ -14,10 +14,10 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store.bare import Driver
+from runner.store.connections import ReadingConnections
 
 T = TypeVar("T")
 
@@ -103,15 +103,15 @@ class Database(Protocol):
     def look(self, work: Callable[[Driver], T]) -> T:
         """Read with bare SQL on a connection of its own. Blocks."""
 
-    def reading(self) -> AsyncEngine:
-        """The engine of all reads."""
+    def reading(self) -> ReadingConnections:
+        """The connections of all reads."""
 
     def writing(self) -> Session: ...
 
-    def watcher(self, engine: AsyncEngine) -> Watcher:
+    def watcher(self, connections: ReadingConnections) -> Watcher:
         """
         Args:
-            engine: that of the reads.
+            connections: those of the reads.
         """
 
     def listener(self) -> Listener | None:

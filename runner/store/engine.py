@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import aiosqlite
-from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -146,10 +146,7 @@ def reading_engine(path: Path) -> AsyncEngine:
     return create_async_engine(
         "sqlite+aiosqlite://",
         async_creator=opened,
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=READERS,
-        max_overflow=0,
-        pool_reset_on_return=None,
+        poolclass=NullPool,
         hide_parameters=True,
     )
 
