@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 from uuid import uuid4
 
@@ -93,8 +94,7 @@ class Server:
     def standby(self) -> Iterator[URL]:
         """What a standby has that hears of nothing from now on, and is made the primary at once:
         its URL, to be asked for no earlier than it is to have taken over."""
-        folder = self.data.parent / f"standby{next(self._numbers)}"
-        folder.mkdir()
+        folder = Path(mkdtemp(prefix="standby", dir=self.data.parent))
         folder.chmod(0o777)
         data = folder / "data"
         here = str(self._url.query["host"])

@@ -189,9 +189,6 @@ class PostgresDatabase:
         engine = self._engine("writes", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         return PostgresSession(self, engine, self._clock)
 
-    def _writing_engine(self) -> AsyncEngine:
-        return self._engine("writes", {}, poolclass=NullPool, isolation_level="READ COMMITTED")
-
     def watcher(self, connections: ReadingConnections) -> PostgresWatcher:
         return PostgresWatcher(connections)
 
@@ -357,7 +354,7 @@ class PostgresSession:
         """Apply work in a transaction; what it gave."""
         server = PostgresDriver(connection)
         # Whatever the server does for others: a fence is to see what was committed just before.
-        server.control("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;")
+        server.control("BEGIN ISOLATION LEVEL READ COMMITTED;")
         try:
             asked_ms = steady_ms()
             begun = server.execute(self._begin[beside]).fetchone()
@@ -373,9 +370,7 @@ class PostgresSession:
             ended = server.control("COMMIT;")
         except Exception as error:
             if postgres_errors.lost(error):
-                self._doubt = _Doubt(
-                    work, begun["xid"], begun["recovered"], begun["mark"], result
-                )
+                self._doubt = _Doubt(work, begun["xid"], begun["recovered"], begun["mark"], result)
             raise
         if ended != "COMMIT":  # what the server answers where a statement had failed
             raise StoreError(f"the database {self._database.shown} undid a transaction: {ended}")
