@@ -92,7 +92,8 @@ class Trickle:
                 packet = chunk(delta())
                 for stream in slot:
                     stream.transport.write(packet)
-        loop.call_at(self._at, self._tick)
+        # uvloop takes less than half a millisecond for none, and would turn in circles.
+        loop.call_later(max(_TICK_S, self._at - loop.time()), self._tick)
 
 
 class Stream(asyncio.Protocol):

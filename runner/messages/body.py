@@ -11,14 +11,11 @@ import aiohttp
 import anyio
 import httpx2
 
-from runner.messages.rhythm import EVERY_S, MOST_BYTES, Rhythm, Turns
+from runner.messages.rhythm import MOST_BYTES, Rhythm, Turns
 from runner.messages.tls import share_buffer
 
 # The SDK's aiohttp transport turns most of aiohttp's errors into httpx2's, but not all of them.
 TRANSPORT_ERRORS: Final = (httpx2.HTTPError, aiohttp.ClientError, OSError, TimeoutError, EOFError)
-# A stream is read as it comes for so long before it takes turns: those of a call that is over sooner
-# would only delay its end, and one that brings much in that time does not trickle.
-TURNS_AFTER_S: Final = 1.0
 _TURNS_IN_TIMEOUT: Final = 4  # at least: a turn must not be taken for silence
 # After the last event only the end of the response is missing: worth a moment, for then its
 # connection can be used again.
@@ -108,7 +105,7 @@ class DirectBody:
         self.gathered = False
         self._answer = answer
         self._read_timeout_s = read_timeout_s
-        self._may_gather = gather_s >= EVERY_S and read_timeout_s >= _TURNS_IN_TIMEOUT * EVERY_S
+        self._may_gather = min(gather_s, read_timeout_s / _TURNS_IN_TIMEOUT) >= rhythm.every_s
         self._rhythm = rhythm
         self._turns: Turns | None = None
         self._plain_since_s = time.monotonic()
@@ -127,7 +124,7 @@ class DirectBody:
         if self._may_gather and self._rhythm.crowded:
             self._plain_bytes += len(data)
             plain_s = time.monotonic() - self._plain_since_s
-            if plain_s >= TURNS_AFTER_S:
+            if plain_s >= self._rhythm.plain_s:
                 self._consider_turns(plain_s)
         return data
 
@@ -149,7 +146,7 @@ class DirectBody:
         return None if connection is None else connection.transport
 
     def _consider_turns(self, plain_s: float) -> None:
-        trickles = self._plain_bytes * EVERY_S < plain_s * MOST_BYTES / 2
+        trickles = self._plain_bytes * self._rhythm.every_s <= plain_s * MOST_BYTES / 2
         self._plain_since_s, self._plain_bytes = time.monotonic(), 0
         content, transport = self._answer.content, self._transport
         if trickles and transport is not None and not content.is_eof():

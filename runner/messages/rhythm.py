@@ -15,9 +15,6 @@ from typing import Any, Final
 
 import aiohttp
 
-EVERY_S: Final = 0.25  # between two turns of a stream
-# Fewer open streams than this are read as they come: they cost little.
-CROWD: Final = 32
 # What one turn may bring; a stream that brings more does not trickle.
 MOST_BYTES: Final = 64 * 1024
 
@@ -31,12 +28,22 @@ _NO_FLOW_CONTROL = (AttributeError, NotImplementedError, RuntimeError)
 class Rhythm:
     """Gives the streams of one client their turns.
 
+    Args:
+        every_s: time between two turns of a stream.
+        crowd: fewer open streams than this are read as they come: they cost little.
+        plain_s: a stream is read as it comes for so long before it takes turns. Those of a call that
+            is over sooner would only delay its end; and what comes in that time tells whether it
+            trickles.
+
     Attributes:
         streams: how many are open, those that take no turns included.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, every_s: float = 0.25, crowd: int = 32, plain_s: float = 1.0) -> None:
+        self.every_s = every_s
+        self.plain_s = plain_s
         self.streams = 0
+        self._crowd = crowd
         self._groups: list[dict[Turns, None]] = [{} for _ in range(_GROUPS)]
         self._next = 0
         self._beating = False
@@ -44,7 +51,7 @@ class Rhythm:
     @property
     def crowded(self) -> bool:
         """Whether so many streams are open that turns are worth it."""
-        return self.streams >= CROWD
+        return self.streams >= self._crowd
 
     def join(self, turns: Turns) -> dict[Turns, None]:
         """Take a stream in; the group that it belongs to, to be left by `pop`."""
@@ -56,7 +63,7 @@ class Rhythm:
         return group
 
     def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.call_later(EVERY_S / _GROUPS, self._beat, loop)
+        loop.call_later(self.every_s / _GROUPS, self._beat, loop)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """The next group's turn."""
