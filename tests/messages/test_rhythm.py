@@ -203,8 +203,8 @@ async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None
     assert await asyncio.wait_for(turns.read(), 5) == b"one"
     assert await asyncio.wait_for(turns.read(), 5) == b"two"
     turns.leave()
-    while rhythm._beating:
-        await asyncio.sleep(0.001)  # noqa: ASYNC110  it tells nobody
+    while rhythm._beating:  # noqa: ASYNC110  it tells nobody
+        await asyncio.sleep(0.001)
 
 
 # Against a server, over TLS.
