@@ -10,7 +10,6 @@ import gc
 import json
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from wire_server import EVENT_CHARACTERS, alone
 
 MODEL = "claude-sonnet-5-5"
 LAG_SAMPLED = 7  # of so many saves the lag of one is looked at
+SETTLE_S = 3  # from the last stream's first text to the beginning of a measurement
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Options:
     """What one process is to do.
 
     Args:
-        way: `sdk`, `sdk_aiohttp`, `floor`, `client` (without worker and store), or `runner`.
+        way: `sdk`, `floor`, `submit` (puts the runner's jobs into the database), or `runner`.
         order: what the server is asked for.
         streams: how many at once.
         seconds: how long a trickle is measured.
@@ -38,7 +38,8 @@ class Options:
         requests: short requests that are measured while the streams are open.
         saves: the runner's texts reach the disk.
         loop: `asyncio` or `uvloop`.
-        profile: a file that pyinstrument writes to.
+        database: the runner's.
+        profile: a file for where the time went.
     """
 
     url: str
@@ -51,6 +52,7 @@ class Options:
     requests: int = 0
     saves: bool = True
     loop: str = "asyncio"
+    database: str = ""
     profile: str = ""
 
 
@@ -76,7 +78,7 @@ class Meter:
         while not opened() and time.monotonic() < until:
             await asyncio.sleep(0.05)
         self.found["opened"] = opened()
-        await asyncio.sleep(3)
+        await asyncio.sleep(SETTLE_S)
         gc.collect()
         with self.profiled():
             before = self.events()
@@ -132,12 +134,8 @@ async def sdk(options: Options) -> dict[str, Any]:
     import httpx2
 
     limits = httpx2.Limits(max_connections=2000, max_keepalive_connections=2000)
-    make = anthropic.DefaultAsyncHttpxClient
-    if options.way == "sdk_aiohttp":
-        make = anthropic.DefaultAioHttpClient
-    client = anthropic.AsyncAnthropic(
-        api_key="none" * 5, base_url=options.url, http_client=make(limits=limits)
-    )
+    http = anthropic.DefaultAsyncHttpxClient(limits=limits)
+    client = anthropic.AsyncAnthropic(api_key="k" * 20, base_url=options.url, http_client=http)
     characters = 0
 
     async def read() -> None:
@@ -180,28 +178,24 @@ async def floor(options: Options) -> dict[str, Any]:
     return meter.found
 
 
-async def client(options: Options) -> dict[str, Any]:
-    from runner.messages.client import MessagesClient
+async def submit(options: Options) -> dict[str, Any]:
+    from runner.jobs.spec import BatchLimits, BatchSpec
+    from runner.library import open_store
 
-    client = MessagesClient(
-        api_key="k" * 20, base_url=options.url, one_block=False, connections=2000
-    )
-    characters = 0
+    batch = BatchSpec("wire", BatchLimits(concurrency=options.streams + 8))
+    async with open_store(options.database) as store:
+        await store.submit(batch, jobs("s", options.order, options.streams))
+    return {}
 
-    async def read(order: str = options.order) -> None:
-        nonlocal characters
-        async with client.stream(body(order)) as stream:
-            async for piece in stream:
-                characters += len(piece)
 
-    meter = Meter(options, lambda: characters // EVENT_CHARACTERS)
-    await read_all(options, read, meter)
-    await client.aclose()
-    return meter.found
+def jobs(name: str, order: str, count: int) -> list[Any]:
+    from runner.jobs.spec import JobSpec
+
+    message = {"role": "user", "content": f"[[{order}]]"}
+    return [JobSpec(f"{name}{n}", MODEL, (message,), 64_000) for n in range(count)]
 
 
 async def runner(options: Options) -> dict[str, Any]:
-    from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec
     from runner.library import open_store
     from runner.messages.client import MessagesClient
     from runner.messages.tls import read_small
@@ -234,36 +228,36 @@ async def runner(options: Options) -> dict[str, Any]:
 
     Store.save = watched if options.saves else thrown_away  # type: ignore[method-assign]
     progress = Progress()
-    jobs = [
-        JobSpec(f"s{n}", MODEL, ({"role": "user", "content": f"[[{options.order}]]"},), 64_000)
-        for n in range(options.streams)
-    ]
-    batch = BatchSpec("wire", BatchLimits(concurrency=options.streams + 8))
     read_small()  # as the commands do
     client = MessagesClient(
         api_key="k" * 20, base_url=options.url, one_block=False, connections=2000
     )
-    with tempfile.TemporaryDirectory(prefix="wire-") as folder:
-        async with open_store(Path(folder) / "wire.db") as store:
-            await store.submit(batch, jobs)
-            worker = Worker(store, client, progress=progress)
-            meter = Meter(options, lambda: progress.output_characters // EVENT_CHARACTERS)
-            if options.events:
-                with meter.profiled(), Cpu() as cpu:
-                    await worker.run()
-                meter.note(cpu, meter.events())
-                meter.found["lag_ms"] = lag(lags)
+    async with open_store(options.database) as store:
+        worker = Worker(store, client, progress=progress)
+        meter = Meter(options, lambda: progress.output_characters // EVENT_CHARACTERS)
+        if options.events:
+            with meter.profiled(), Cpu() as cpu:
+                await worker.run()
+            meter.note(cpu, meter.events())
+        else:
+            working = asyncio.create_task(worker.run())
+            if options.order == "silent":
+                await meter.window(lambda: progress.calls >= options.streams)
             else:
-                working = asyncio.create_task(worker.run())
-                if options.requests:
-                    await meter.window(lambda: progress.calls >= options.streams)
-                    await short_requests(options, store, progress, meter)
-                else:
-                    await meter.window(lambda: meter.events() >= 2 * options.streams)
-                    lags_before = len(lags)
-                    meter.found["lag_ms"] = lag(lags[lags_before // 2 :])
-                worker.stop()
-                await working
+                await meter.window(
+                    lambda: (
+                        sum(live.characters > 0 for live in progress.live.values())
+                        >= options.streams
+                    )
+                )
+                # All that was sampled while the window was open, and a little from before it.
+                share = options.seconds / (options.seconds + SETTLE_S)
+                lags = lags[round(len(lags) * (1 - share)) :]
+            if options.requests:
+                await short_requests(options, store, progress, meter)
+            worker.stop()
+            await working
+    meter.found["lag_ms"] = lag(lags)
     meter.found["saves"] = saves
     await client.aclose()
     return meter.found
@@ -271,16 +265,12 @@ async def runner(options: Options) -> dict[str, Any]:
 
 async def short_requests(options: Options, store: Any, progress: Any, meter: Meter) -> None:
     """What a whole short job costs while the streams are open."""
-    from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec
-
-    def jobs(name: str, count: int) -> list[JobSpec]:
-        message = {"role": "user", "content": "[[short]]"}
-        return [JobSpec(f"{name}{n}", MODEL, (message,), 64_000) for n in range(count)]
+    from runner.jobs.spec import BatchLimits, BatchSpec
 
     batch = BatchSpec("wire", BatchLimits(concurrency=options.streams + 8))
     for name, count in (("warm", 100), ("short", options.requests)):
         before = progress.calls
-        await store.submit(batch, jobs(name, count))
+        await store.submit(batch, jobs(name, "short", count))
         with meter.profiled() if name == "short" else suppress(), Cpu() as cpu:
             while progress.calls < before + count or len(progress.live) > options.streams:
                 await asyncio.sleep(0.01)
@@ -297,7 +287,7 @@ def lag(lags: list[float]) -> dict[str, float]:
     }
 
 
-WAYS = {"sdk": sdk, "sdk_aiohttp": sdk, "floor": floor, "client": client, "runner": runner}
+WAYS = {"sdk": sdk, "floor": floor, "submit": submit, "runner": runner}
 
 
 def main() -> None:
