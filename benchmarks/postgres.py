@@ -359,7 +359,9 @@ async def measure_saves(server: Server, report: Report, most: int) -> None:
 
 
 async def measure_settles(server: Server, report: Report, jobs: int) -> None:
-    table = report.table("A call begun, ended and settled", "at once", "client's CPU", "server's CPU")
+    table = report.table(
+        "A call begun, ended and settled", "at once", "client's CPU", "server's CPU"
+    )
     for width in (1, 32, 500):
         count = jobs // (10 if width == 1 else 1)
         async with a_queue(server) as (_, store):
@@ -376,7 +378,9 @@ async def measure_settles(server: Server, report: Report, jobs: int) -> None:
             with Cpu() as cpu:
                 await asyncio.gather(*(settle_all(claims[n::width], store) for n in range(width)))
             used_s = server.cpu_s() - used_s
-            table.add(width, f"{cpu.cpu_s / count * 1e6:,.0f} µs", f"{used_s / count * 1e6:,.0f} µs")
+            table.add(
+                width, f"{cpu.cpu_s / count * 1e6:,.0f} µs", f"{used_s / count * 1e6:,.0f} µs"
+            )
 
 
 async def measure_queue(server: Server, report: Report, sizes: Sequence[int]) -> None:
@@ -474,7 +478,9 @@ async def measure_workers(server: Server, report: Report, counts: Sequence[int],
 
 async def main() -> None:
     parser = arguments(__doc__, quick=True, curve=True)
-    parser.add_argument("--db", metavar="URL", help="a server of your own: databases are made there")
+    parser.add_argument(
+        "--db", metavar="URL", help="a server of your own: databases are made there"
+    )
     parser.add_argument("--only", default="queue,saves,settles,documents,workers", metavar="PARTS")
     parser.add_argument("--answering", action="store_true", help="(the API's process)")
     parser.add_argument("--working", nargs=2, metavar=("DATABASE", "URL"), help="(a worker's)")
