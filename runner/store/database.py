@@ -56,6 +56,12 @@ class Watcher(Protocol):
     def close(self) -> None: ...
 
 
+class Listener(Protocol):
+    """Hears hints; see `runner.store.hints`."""
+
+    async def listen(self, heard: Callable[[], None]) -> None: ...
+
+
 class Locks(Protocol):
     """The operating system's word on workers; see `runner.store.locks`."""
 
@@ -106,6 +112,9 @@ class Database(Protocol):
         Args:
             engine: that of the reads.
         """
+
+    def listener(self) -> Listener | None:
+        """Hears at once that there is work; None where looking is all there is."""
 
     def locks(self) -> Locks: ...
 

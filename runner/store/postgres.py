@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, TextClause, event, text
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
 from runner.store.database import Locks, Replaced
+from runner.store.hints import Listener
 from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
@@ -120,8 +123,11 @@ class PostgresDatabase:
         options = dict(url.query)
         if "sslmode" in options:  # as other programs' URLs have it
             options["ssl"] = options.pop("sslmode")
+        # Behind a pooler that gives a connection to each transaction, nobody can listen.
+        self._listens = options.pop("listen", "on") != "off"
         self._url = url.set(drivername="postgresql+asyncpg", query=options)
         self._clock = ServerClock()
+        self.replaced = 0  # times that another server was found in its place
 
     @property
     def shown(self) -> str:
@@ -155,7 +161,8 @@ class PostgresDatabase:
         return self._once(lambda connection: work(PostgresDriver(connection)))
 
     def reading(self) -> AsyncEngine:
-        return self._engine(
+        engine = self._engine(
+            "reads",
             {"default_transaction_read_only": "on"},
             poolclass=AsyncAdaptedQueuePool,
             pool_size=READERS,
@@ -165,12 +172,33 @@ class PostgresDatabase:
             # Each statement sees what is committed then, and no snapshot is held between two.
             isolation_level="AUTOCOMMIT",
         )
+        event.listen(engine.sync_engine, "connect", self._note_server)
+        event.listen(engine.sync_engine, "checkout", self._leave_old_server)
+        return engine
+
+    def _note_server(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["replaced"] = self.replaced
+
+    def _leave_old_server(
+        self, _connection: object, record: ConnectionPoolEntry, _proxy: object
+    ) -> None:
+        """One that was replaced may still answer, and tell of things that are no more."""
+        if record.info["replaced"] != self.replaced:
+            raise InvalidatePoolError
 
     def writing(self) -> PostgresSession:
-        return PostgresSession(self, self._engine({}, poolclass=NullPool), self._clock)
+        return PostgresSession(self, self._engine("writes", {}, poolclass=NullPool), self._clock)
 
     def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
         return PostgresWatcher(engine)
+
+    def listener(self) -> Listener | None:
+        if not self._listens:
+            return None
+        # Nothing is in a transaction there, and nothing is ever asked that takes time.
+        return Listener(
+            self._engine("listens", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        )
 
     def locks(self) -> Locks:
         folder = locks.private_folder()
@@ -193,7 +221,7 @@ class PostgresDatabase:
     def passing(self, error: BaseException) -> bool:
         return postgres_errors.passing(error)
 
-    def _engine(self, settings: dict[str, str], **options: Any) -> AsyncEngine:
+    def _engine(self, does: str, settings: dict[str, str], **options: Any) -> AsyncEngine:
         engine = create_async_engine(
             self._url,
             hide_parameters=True,
@@ -203,7 +231,7 @@ class PostgresDatabase:
                 # One that stands by lags behind: a worker would not find what it has just written.
                 "target_session_attrs": "primary",
                 "server_settings": {
-                    "application_name": "runner",
+                    "application_name": f"runner {does}",
                     "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
                     "lock_timeout": f"{LOCK_TIMEOUT_S}s",
                     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
@@ -220,7 +248,7 @@ class PostgresDatabase:
         """Do something in a transaction of a connection of its own; blocks."""
 
         async def connected() -> T:
-            engine = self._engine({}, poolclass=NullPool)
+            engine = self._engine("opens", {}, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
                     asked_ms = steady_ms()
@@ -347,6 +375,7 @@ class PostgresSession:
         before, self._timeline = self._timeline, timeline or self._timeline
         if before is not None and before != self._timeline:
             self._doubt = None
+            self._database.replaced += 1
             raise Replaced
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:

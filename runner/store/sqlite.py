@@ -71,6 +71,9 @@ class SqliteFile:
     def watcher(self, engine: AsyncEngine) -> SqliteWatcher:  # noqa: ARG002  the face of Database
         return SqliteWatcher(self._path)
 
+    def listener(self) -> None:
+        """Nobody tells: a look at a file costs nothing."""
+
     def locks(self) -> WorkerLocks:
         return WorkerLocks(self._path)
 

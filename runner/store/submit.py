@@ -27,6 +27,7 @@ from runner.jobs.states import State, allowed_before
 from runner.store import prefixes
 from runner.store.bare import Driver, Sql
 from runner.store.broken import break_open_call
+from runner.store.copy_marks import refuse_copied
 from runner.store.engine import driver
 from runner.store.events import note_of_jobs
 from runner.store.records import EventKind, OnConflict, SubmitReceipt
@@ -50,8 +51,8 @@ ON CONFLICT (name) DO UPDATE SET limits = excluded.limits,
     THEN NULL ELSE batch.paused END
 RETURNING key
 """
-SIMULATED: Final = "SELECT simulated FROM batch WHERE name = ?"
-BATCH_IS_THERE: Final = "SELECT 1 FROM batch WHERE key = ?"
+KNOWN: Final = "SELECT simulated, paused, pause_reason FROM batch WHERE name = ?"
+PAUSED: Final = "SELECT paused, pause_reason FROM batch WHERE key = ?"
 # CROSS JOIN keeps the order: for each wanted id one look into the index, however large the queue.
 PRESENT: Final = Sql(
     """\
@@ -181,10 +182,10 @@ def put_batch(connection: Connection, spec: BatchSpec, simulated: bool, now_ms: 
     """The batch of that name with these limits; its key.
 
     Raises:
-        UsageError: it is there and of the other kind, simulated or real.
+        UsageError: it is there and of the other kind, simulated or real; or it was copied away.
     """
     sql = driver(connection)
-    refuse_known_kind(sql, spec.name, simulated)
+    refuse_known(sql, spec.name, simulated)
     limits = spec.limits
     bounds = (limits.max_cost_nano_usd, limits.max_output_tokens)
     values = (spec.name, limits_json(limits), *bounds, simulated, now_ms)
@@ -193,10 +194,11 @@ def put_batch(connection: Connection, spec: BatchSpec, simulated: bool, now_ms: 
     return int(key)
 
 
-def refuse_known_kind(sql: Driver, name: str, simulated: bool) -> None:
-    """`refuse_other_kind`, of a batch that may be there."""
-    for (known,) in sql.execute(SIMULATED, (name,)).fetchall():
+def refuse_known(sql: Driver, name: str, simulated: bool) -> None:
+    """Refuse a batch that is there and can take no such jobs."""
+    for known, *pause in sql.execute(KNOWN, (name,)).fetchall():
         refuse_other_kind(name, known=bool(known), simulated=simulated)
+        refuse_copied(name, *pause)
 
 
 def refuse_other_kind(name: str, *, known: bool, simulated: bool) -> None:
@@ -276,7 +278,10 @@ def put_slice(
         SubmitConflict: an id is known under another hash, and `on_conflict` is ERROR.
     """
     sql = driver(connection)
-    if not sql.execute(BATCH_IS_THERE, (batch_key,)).fetchall():
+    found = sql.execute(PAUSED, (batch_key,)).fetchall()
+    for paused, reason in found:
+        refuse_copied(batch.name, paused, reason)
+    if not found:
         raise StoreError(
             f"batch '{batch.name}' was pruned away while its jobs were submitted. "
             "Give the same command again."
