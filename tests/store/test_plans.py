@@ -64,7 +64,7 @@ def test_a_claim_reads_the_first_of_each_lane(empty_database: Path, lanes: int) 
             "job_executing (worker_id=?)",
         ),
         ("present jobs", submit.PRESENT, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
-        ("hashes", submit.HASHES, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
+        ("known", submit.THERE, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
         ("supersede", submit.SUPERSEDE, "SEARCH call USING INDEX call_"),
         ("held", reads.HELD_BY, "job_executing (worker_id=?)"),
     ],

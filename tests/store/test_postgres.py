@@ -95,7 +95,7 @@ def listed(wanted: Filter, *, few: bool = False) -> Any:
         pytest.param(together.SETTLE_ALL, "job_pkey", id="settle"),
         pytest.param(rows.LOAD, "job_pkey", id="load"),
         pytest.param(submit.PRESENT, "job_id", id="present"),
-        pytest.param(submit.HASHES, "job_id", id="hashes"),
+        pytest.param(submit.THERE, "job_id", id="known"),
         pytest.param(submit.SUPERSEDE, "call_", id="supersede"),
         pytest.param(reads.HELD_BY, "job_executing", id="held"),
         pytest.param(rescue.rescue_statement([job.c.worker_id == "w"], 3, 0), "job_executing", id="rescue"),
