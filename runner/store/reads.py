@@ -21,6 +21,7 @@ from runner.store.budget import COLUMNS as BUDGET_COLUMNS
 from runner.store.budget import EXECUTING, fitting
 from runner.store.calls import HOLDS, fence, lost
 from runner.store.database import Database
+from runner.store.listing import FEW, Filter, counts, page_statement
 from runner.store.patience import Patience
 from runner.store.prefixes import SharedPrefix
 from runner.store.records import (
@@ -43,7 +44,6 @@ from runner.store.records import (
 from runner.store.rows import (
     LOAD,
     job_row,
-    page_statement,
     saved_call,
     usage_of,
     with_totals,
@@ -268,10 +268,23 @@ class Reader:
         limit: int | None,
     ) -> AsyncIterator[JobRow]:
         """Page by page in the order of submission, so that memory stays flat."""
+        batch_key = None
+        if batch_name is not None:
+            known = await self.rows(select(batch.c.key).where(batch.c.name == batch_name))
+            if not known:
+                return
+            batch_key = known[0].key
+        wanted = Filter.of(batch_key, states, finishes)
+        if wanted is None:
+            return
+        (count,) = await self.rows(counts(wanted))
+        if not count.matching:
+            return
+        few = count.among <= FEW
         after, left = 0, limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
-            page = page_statement(after, size, batch_name, states, finishes)
+            page = page_statement(wanted, after, size, few=few)
             found = [job_row(row) for row in await self.rows(page)]
             for one in found:
                 yield one
