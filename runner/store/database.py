@@ -21,6 +21,10 @@ from runner.store.bare import Driver
 T = TypeVar("T")
 
 
+class Replaced(Exception):
+    """Another server has taken the place of the one before, and may lack its last commits."""
+
+
 class Session(Protocol):
     """The connection of the writer thread; used by that thread alone."""
 
@@ -31,6 +35,9 @@ class Session(Protocol):
 
         Args:
             beside: others may write at the same time, because the work guards its rows itself.
+
+        Raises:
+            Replaced: told once, before anything is applied there; what was in doubt then stays so.
         """
 
     def disconnect(self) -> None:
@@ -47,6 +54,12 @@ class Watcher(Protocol):
         """Differs from before when anybody committed meanwhile."""
 
     def close(self) -> None: ...
+
+
+class Listener(Protocol):
+    """Hears hints; see `runner.store.hints`."""
+
+    async def listen(self, heard: Callable[[], None]) -> None: ...
 
 
 class Locks(Protocol):
@@ -100,6 +113,9 @@ class Database(Protocol):
             engine: that of the reads.
         """
 
+    def listener(self) -> Listener | None:
+        """Hears at once that there is work; None where looking is all there is."""
+
     def locks(self) -> Locks: ...
 
     def explained(self, error: BaseException) -> StoreError | None:
@@ -108,6 +124,9 @@ class Database(Protocol):
 
     def refused(self, error: BaseException) -> BaseException:
         """What a single statement's error means to the caller."""
+
+    def cut(self, error: BaseException) -> bool:
+        """Whether the connection is gone, so that the same read on another may succeed."""
 
     def passing(self, error: BaseException) -> bool:
         """Whether the same work, applied again at once, can be expected to succeed."""

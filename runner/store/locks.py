@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
+import tempfile
 import weakref
 from pathlib import Path
 
@@ -16,6 +18,7 @@ try:
 except ImportError:  # no such locks on this platform: leases alone decide
     fcntl = None  # type: ignore[assignment]
 
+_ANYBODY = 0o077
 _SAFE_NAME = re.compile(r"(?!\.)[a-zA-Z0-9_.:-]{1,128}")
 
 
@@ -108,6 +111,21 @@ class WorkerLocks:
             with contextlib.suppress(OSError):
                 os.close(fd)
         self._held.clear()
+
+
+def private_folder() -> Path | None:
+    """A folder of this machine and this user, for the locks of a database that is no file.
+
+    None where others might write to it: they could make a worker look dead.
+    """
+    folder = Path(tempfile.gettempdir()) / f"runner-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    ours = found.st_uid == os.getuid() and not found.st_mode & _ANYBODY
+    return folder if ours and stat.S_ISDIR(found.st_mode) else None
 
 
 _INSTANCES: weakref.WeakSet[WorkerLocks] = weakref.WeakSet()

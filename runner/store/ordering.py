@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from runner.errors import NotFound
+from sqlalchemy import Connection
+
+from runner.errors import NotFound, StoreError
 from runner.jobs.spec import BatchLimits
 from runner.jobs.traits import PrefillAnswer
-from runner.store import control, copy_marks, limits, memory, orders
+from runner.store import control, copy_marks, hints, limits, memory, orders, rescue
 from runner.store.database import Database
 from runner.store.reading import ReadingStore
 from runner.store.records import PauseCause, PruneReceipt, Selection
@@ -25,7 +28,8 @@ class OrderingStore(ReadingStore):
         super().__init__(database)
         self._now_ms = now_ms
         self._one_clock = database.one_clock and now_ms == database.now_ms
-        self._writer = Writer(database, self._patience)
+        self._workers_here: set[str] = set()
+        self._writer = Writer(database, self._patience, self._begin_afresh)
 
     def now_ms(self) -> int:
         """The time that decides in this database, in milliseconds since 1970."""
@@ -34,6 +38,11 @@ class OrderingStore(ReadingStore):
     async def apply(self, operation: Operation[T]) -> T:
         """Have something done by the writer, in a transaction; returns when it is committed."""
         return await self._writer.run(operation)
+
+    def _begin_afresh(self, connection: Connection) -> None:
+        """What our workers believe was saved may not be there: let go of all that they hold."""
+        for worker_id in sorted(self._workers_here):
+            rescue.retire(connection, worker_id, self._now_ms())
 
     async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
         """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""
@@ -46,12 +55,24 @@ class OrderingStore(ReadingStore):
 
         A batch that is copied to another database stays paused: `bring_back`.
         """
-        return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
+        resumed = await self._writer.run(
+            partial(control.resume, batch_key=batch_key, causes=causes)
+        )
+        await self._tell()
+        return resumed
+
+    async def _tell(self) -> None:
+        """There may be work now."""
+        if self._listener is not None:
+            with suppress(StoreError):  # what it tells of is done, and will be found
+                await self._writer.run(hints.tell)
 
     async def bring_back(self, batch: str) -> bool:
         """Let a batch that was copied to another database go on here as well, or be copied anew;
         whether it was. Both places then pay for its documents, unless the other is gone."""
-        return await self._writer.run(partial(copy_marks.come_back, name=batch)) is not None
+        mark = await self._writer.run(partial(copy_marks.come_back, name=batch))
+        await self._tell()
+        return mark is not None
 
     async def set_limits(self, batch_key: int, changes: Mapping[str, Any]) -> BatchLimits:
         """Change limits of a batch, until its job file is submitted again; what they are now.
@@ -70,6 +91,7 @@ class OrderingStore(ReadingStore):
         )
         if now is None:
             raise NotFound("the batch was pruned away meanwhile; nothing was changed.")
+        await self._tell()
         return now
 
     async def cancel(self, selection: Selection) -> int:
@@ -92,6 +114,7 @@ class OrderingStore(ReadingStore):
         """
         order = partial(orders.retry, selection=selection, now_ms=self._now_ms(), afresh=afresh)
         jobs, _ = await self._in_portions(order)
+        await self._tell()
         return jobs
 
     async def prune(self, selection: Selection) -> PruneReceipt:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from runner.errors import StoreBlocked
@@ -28,6 +29,7 @@ class Patience:
         self._told: Told | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._blocked = False
+        self._ended = asyncio.Event()
 
     def begin(self, told: Told) -> None:
         """Wait from now on.
@@ -39,11 +41,16 @@ class Patience:
         with self._lock:
             self._told, self._loop = told, asyncio.get_running_loop()
             self._blocked = False
+            self._ended = asyncio.Event()
             self._over.clear()
 
     def end(self) -> None:
         """Wait for nothing any more; what waits now fails."""
         self._over.set()
+        with self._lock:
+            loop, ended = self._loop, self._ended
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(ended.set)
 
     def wait(self, error: StoreBlocked) -> bool:
         """Wait a moment, blocking this thread. False: the error is to be told."""
@@ -53,8 +60,13 @@ class Patience:
         return not self._over.wait(RETRY_S)
 
     async def sleep(self, error: StoreBlocked) -> bool:
-        """The same, for a task."""
-        return await asyncio.to_thread(self.wait, error)
+        """The same, for a task: without a thread, for hundreds may wait at once."""
+        if self._over.is_set():
+            return False
+        self._tell(error)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), RETRY_S)
+        return not self._over.is_set()
 
     def worked(self) -> None:
         """The database took a write."""

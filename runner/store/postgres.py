@@ -8,18 +8,24 @@ runs most, goes on beside it: a save holds the row of its job, and a take-over w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, event, text
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, TextClause, event, text
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from runner.errors import StoreError, StoreUnavailable
-from runner.store import postgres_errors, postgres_migrate
+from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
+from runner.store.database import Locks, Replaced
+from runner.store.hints import Listener
+from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
 
@@ -29,7 +35,9 @@ STATEMENT_TIMEOUT_S: Final = 30
 # For a server that says nothing at all; longer than its own, so that else it tells what it was.
 COMMAND_TIMEOUT_S: Final = 35
 LOCK_TIMEOUT_S: Final = 10
-IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 60
+# A worker that was cut off in the middle of a transaction may hold the turn, and all others wait
+# for it: much less than a lease, so that nobody loses a job by it.
+IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
 RECYCLE_S: Final = 1_800
 IN_DOUBT_POLL_S: Final = 0.1
 PROMPT_MS: Final = 500
@@ -39,19 +47,34 @@ PASSED_BY_MS: Final = 60_000
 TURN: Final = 0x72756E6E
 
 _SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
-BEGIN_IN_TURN: Final = text(
-    f"SELECT pg_advisory_xact_lock({TURN}), {_SERVER_MS} AS now_ms, "
-    "CAST(pg_current_xact_id() AS text) AS xid"
+# A server that takes over from one that failed begins a new timeline.
+_TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
+_UNTOLD: Final = "CAST(NULL AS text)"
+# An answer means that it is on the disk, whatever the server does for others.
+_DURABLE: Final = (
+    "CASE current_setting('synchronous_commit') WHEN 'off' "
+    "THEN set_config('synchronous_commit', 'on', true) END"
 )
-BEGIN_BESIDE: Final = text(
-    f"SELECT {_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid"
-)
+_BEGUN: Final = f"{_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid, {_DURABLE}, "
+TIME: Final = text(f"SELECT {_SERVER_MS}")
+TIMELINE: Final = text(f"SELECT {_TIMELINE}")
 STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
 # How many transactions have ended: those that began, without those that run.
 ENDED: Final = text(
     "SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) "
     "- (SELECT count(*) FROM pg_snapshot_xip(seen)) FROM pg_current_snapshot() AS seen"
 )
+
+
+def begin_statement(*, in_turn: bool, timeline: bool) -> TextClause:
+    """What a writer's transaction begins with.
+
+    Args:
+        in_turn: no other writer's transaction runs at the same time.
+        timeline: the server tells it.
+    """
+    turn = f"pg_advisory_xact_lock({TURN}), " if in_turn else ""
+    return text(f"SELECT {turn}{_BEGUN}{_TIMELINE if timeline else _UNTOLD} AS timeline")
 
 
 class ServerClock:
@@ -100,8 +123,11 @@ class PostgresDatabase:
         options = dict(url.query)
         if "sslmode" in options:  # as other programs' URLs have it
             options["ssl"] = options.pop("sslmode")
+        # Behind a pooler that gives a connection to each transaction, nobody can listen.
+        self._listens = options.pop("listen", "on") != "off"
         self._url = url.set(drivername="postgresql+asyncpg", query=options)
         self._clock = ServerClock()
+        self.replaced = 0  # times that another server was found in its place
 
     @property
     def shown(self) -> str:
@@ -126,12 +152,7 @@ class PostgresDatabase:
         return self._once(lambda connection: postgres_migrate.current(connection, self.shown))
 
     def upgrade(self) -> None:
-        def upgrade(connection: Connection) -> None:
-            asked_ms = steady_ms()
-            self._clock.seen(connection.execute(BEGIN_BESIDE).one().now_ms, asked_ms)
-            postgres_migrate.upgrade(connection, self.shown, turn=TURN)
-
-        self._once(upgrade)
+        self._once(lambda connection: postgres_migrate.upgrade(connection, self.shown, turn=TURN))
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
@@ -140,7 +161,8 @@ class PostgresDatabase:
         return self._once(lambda connection: work(PostgresDriver(connection)))
 
     def reading(self) -> AsyncEngine:
-        return self._engine(
+        engine = self._engine(
+            "reads",
             {"default_transaction_read_only": "on"},
             poolclass=AsyncAdaptedQueuePool,
             pool_size=READERS,
@@ -150,15 +172,42 @@ class PostgresDatabase:
             # Each statement sees what is committed then, and no snapshot is held between two.
             isolation_level="AUTOCOMMIT",
         )
+        event.listen(engine.sync_engine, "connect", self._note_server)
+        event.listen(engine.sync_engine, "checkout", self._leave_old_server)
+        return engine
+
+    def _note_server(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["replaced"] = self.replaced
+
+    def _leave_old_server(
+        self, _connection: object, record: ConnectionPoolEntry, _proxy: object
+    ) -> None:
+        """One that was replaced may still answer, and tell of things that are no more."""
+        if record.info["replaced"] != self.replaced:
+            raise InvalidatePoolError
 
     def writing(self) -> PostgresSession:
-        return PostgresSession(self, self._engine({}, poolclass=NullPool), self._clock)
+        return PostgresSession(self, self._engine("writes", {}, poolclass=NullPool), self._clock)
 
     def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
-        return PostgresWatcher(self, engine)
+        return PostgresWatcher(engine)
 
-    def locks(self) -> NoLocks:
-        return NoLocks()
+    def listener(self) -> Listener | None:
+        if not self._listens:
+            return None
+        # Nothing is in a transaction there, and nothing is ever asked that takes time.
+        return Listener(
+            self._engine("listens", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        )
+
+    def locks(self) -> Locks:
+        folder = locks.private_folder()
+        if folder is None:
+            return NoLocks()
+        # Another name of the same database is another folder: then leases decide.
+        place = f"{self._url.host} {self._url.query.get('host')} {self._url.port}"
+        name = f"{place} {self._url.database}".encode()
+        return WorkerLocks(folder / hashlib.sha256(name).hexdigest()[:16])
 
     def explained(self, error: BaseException) -> StoreError | None:
         return postgres_errors.explained(error, self.shown)
@@ -166,18 +215,23 @@ class PostgresDatabase:
     def refused(self, error: BaseException) -> BaseException:
         return postgres_errors.refused(error, self.shown)
 
+    def cut(self, error: BaseException) -> bool:
+        return postgres_errors.lost(error)
+
     def passing(self, error: BaseException) -> bool:
         return postgres_errors.passing(error)
 
-    def _engine(self, settings: dict[str, str], **options: Any) -> AsyncEngine:
+    def _engine(self, does: str, settings: dict[str, str], **options: Any) -> AsyncEngine:
         engine = create_async_engine(
             self._url,
             hide_parameters=True,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
                 "command_timeout": COMMAND_TIMEOUT_S,
+                # One that stands by lags behind: a worker would not find what it has just written.
+                "target_session_attrs": "primary",
                 "server_settings": {
-                    "application_name": "runner",
+                    "application_name": f"runner {does}",
                     "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
                     "lock_timeout": f"{LOCK_TIMEOUT_S}s",
                     "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
@@ -194,9 +248,12 @@ class PostgresDatabase:
         """Do something in a transaction of a connection of its own; blocks."""
 
         async def connected() -> T:
-            engine = self._engine({}, poolclass=NullPool)
+            engine = self._engine("opens", {}, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
+                    asked_ms = steady_ms()
+                    told = (await connection.execute(TIME)).scalar_one()
+                    self._clock.seen(told, asked_ms)
                     return await connection.run_sync(work)
             finally:
                 await engine.dispose()
@@ -236,6 +293,8 @@ class PostgresSession:
         self._runner: asyncio.Runner | None = None
         self._connection: AsyncConnection | None = None
         self._doubt: _Doubt | None = None
+        self._timeline: str | None = None
+        self._begin = _begin_statements(timeline=True)
 
     def transaction(self, work: Callable[[Connection], T], *, beside: bool) -> T:
         try:
@@ -267,9 +326,7 @@ class PostgresSession:
         return self._runner.run(coroutine)
 
     async def _transaction(self, work: Callable[[Connection], T], beside: bool) -> T:
-        if self._connection is None:
-            self._connection = await self._engine.connect()
-        connection = self._connection
+        connection = self._connection or await self._connect()
         doubt, self._doubt = self._doubt, None
         if doubt is not None and doubt.work is work:
             self._doubt = doubt  # until it is known
@@ -281,12 +338,14 @@ class PostgresSession:
         transaction = await connection.begin()
         try:
             asked_ms = steady_ms()
-            begun = (await connection.execute(BEGIN_BESIDE if beside else BEGIN_IN_TURN)).one()
+            begun = (await connection.execute(self._begin[beside])).one()
             self._clock.seen(begun.now_ms, asked_ms)
+            self._same_server(begun.timeline)
             result = await connection.run_sync(work)
-        except BaseException:
-            with suppress(Exception):
-                await transaction.rollback()
+        except BaseException as error:
+            if not postgres_errors.lost(error):  # else nobody is there to be told
+                with suppress(Exception):
+                    await transaction.rollback()
             raise
         try:
             await transaction.commit()
@@ -295,6 +354,29 @@ class PostgresSession:
                 self._doubt = _Doubt(work, begun.xid, result)
             raise
         return result
+
+    async def _connect(self) -> AsyncConnection:
+        connection = await self._engine.connect()
+        try:
+            async with connection.begin():
+                timeline = (await connection.execute(TIMELINE)).scalar_one()
+        except Exception as error:
+            if postgres_errors.lost(error):
+                await _drop(connection)
+                raise
+            timeline = None  # some servers tell nobody
+            self._begin = _begin_statements(timeline=False)
+        self._connection = connection
+        self._same_server(timeline)
+        return connection
+
+    def _same_server(self, timeline: str | None) -> None:
+        """Before anything is asked that only the server from before can answer."""
+        before, self._timeline = self._timeline, timeline or self._timeline
+        if before is not None and before != self._timeline:
+            self._doubt = None
+            self._database.replaced += 1
+            raise Replaced
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
         """What became of a transaction, as the server knows it."""
@@ -309,23 +391,19 @@ class PostgresSession:
 class PostgresWatcher:
     """Asks the server how many transactions have ended."""
 
-    def __init__(self, database: PostgresDatabase, engine: AsyncEngine) -> None:
-        self._database = database
+    def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
     async def version(self) -> int:
-        try:
-            async with self._engine.connect() as connection:
-                return int((await connection.execute(ENDED)).scalar_one())
-        except Exception as error:
-            raise (self._database.explained(error) or self._database.refused(error)) from error
+        async with self._engine.connect() as connection:
+            return int((await connection.execute(ENDED)).scalar_one())
 
     def close(self) -> None:
         """It has no connection of its own."""
 
 
 class NoLocks:
-    """No operating system can tell of a process on another machine: leases alone decide."""
+    """Where the operating system cannot tell of processes, leases alone decide."""
 
     def acquire(self, worker_id: str) -> bool:  # noqa: ARG002
         return False
@@ -338,6 +416,14 @@ class NoLocks:
         return None
 
     def forget(self, worker_id: str) -> None: ...
+
+
+def _begin_statements(*, timeline: bool) -> tuple[TextClause, TextClause]:
+    """In turn, and beside others."""
+    return (
+        begin_statement(in_turn=True, timeline=timeline),
+        begin_statement(in_turn=False, timeline=timeline),
+    )
 
 
 async def _drop(connection: AsyncConnection) -> None:

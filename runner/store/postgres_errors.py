@@ -16,6 +16,7 @@ from runner.errors import NotADatabase, StoreBlocked, StoreError, StoreUnavailab
 
 # Another transaction got in the way, and this one was undone whole.
 _PASSING: Final = frozenset({"40001", "40P01"})
+_READ_ONLY: Final = "25006"
 # Shut down, crashed, starting up, terminated, cut off, told to wait.
 _LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "08000", "08001", "08003", "08004", "08006"})  # fmt: skip
 
@@ -57,6 +58,8 @@ def explained(error: BaseException, shown: str) -> StoreError | None:
         shown: the database's name, without a password.
     """
     code = _code(error) or ""
+    if any(isinstance(c, asyncpg.TargetServerAttributeNotMatched) for c in _causes(error)):
+        code = _READ_ONLY
     match code:
         case "53300":
             return StoreBlocked(
@@ -67,7 +70,7 @@ def explained(error: BaseException, shown: str) -> StoreError | None:
             return StoreBlocked(
                 f"the disk of the server that holds the database {shown} is full", "Make room there"
             )
-        case "25006":
+        case _ if code == _READ_ONLY:
             return StoreBlocked(
                 f"the server of the database {shown} only lets read: it stands by for another",
                 "Name the primary server with --db, or wait until this one takes over",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Executable, Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -65,6 +65,8 @@ from runner.store.schema import (
 from runner.store.selection import count_statement
 from runner.store.submit import limits_from_json
 
+T = TypeVar("T")
+
 PAGE: Final = 500
 NEAREST_AMONG: Final = 5_000
 NEWEST: Final = 4_000  # events that are looked at to tell how fast jobs end
@@ -85,7 +87,7 @@ class Reader:
         self._patience = patience
         self._engine: AsyncEngine = database.reading()
         self._watcher = database.watcher(self._engine)
-        self._running: set[asyncio.Future[Sequence[Row[Any]]]] = set()
+        self._running: set[asyncio.Future[Any]] = set()
 
     async def close(self) -> None:
         while self._running:
@@ -96,31 +98,39 @@ class Reader:
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
+        async def ask() -> Sequence[Row[Any]]:
+            async with self._engine.connect() as connection:
+                return (await connection.execute(statement, values)).all()
+
+        return await self._patiently(ask)
+
+    async def data_version(self) -> int:
+        """Another number when another connection committed."""
+        return await self._patiently(self._watcher.version)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         # In a task of its own: cancelled in the middle, a connection would be left half-used, and
         # whoever waits for the next free one could wait for ever.
-        reading = asyncio.ensure_future(self._rows(statement, values))
+        reading = asyncio.ensure_future(self._ask(ask))
         self._running.add(reading)
         reading.add_done_callback(self._running.discard)
         return await asyncio.shield(reading)
 
-    async def _rows(
-        self, statement: Executable, values: Mapping[str, object] | None
-    ) -> Sequence[Row[Any]]:
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
+        fresh = True
         while True:
             try:
-                async with self._engine.connect() as connection:
-                    return (await connection.execute(statement, values)).all()
+                return await ask()
             except Exception as error:
+                if fresh and self._database.cut(error):
+                    fresh = False  # the next connection may do
+                    continue
                 cause = self._database.explained(error) or self._database.refused(error)
                 if cause is error:
                     raise
                 if isinstance(cause, StoreBlocked) and await self._patience.sleep(cause):
                     continue
                 raise cause from error
-
-    async def data_version(self) -> int:
-        """Another number when another connection committed."""
-        return await self._watcher.version()
 
     # batches and workers
 

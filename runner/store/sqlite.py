@@ -69,7 +69,10 @@ class SqliteFile:
         return SqliteSession(engine.writing_engine(self._path))
 
     def watcher(self, engine: AsyncEngine) -> SqliteWatcher:  # noqa: ARG002  the face of Database
-        return SqliteWatcher(self)
+        return SqliteWatcher(self._path)
+
+    def listener(self) -> None:
+        """Nobody tells: a look at a file costs nothing."""
 
     def locks(self) -> WorkerLocks:
         return WorkerLocks(self._path)
@@ -79,6 +82,9 @@ class SqliteFile:
 
     def refused(self, error: BaseException) -> BaseException:
         return engine.refused(error, self._path)
+
+    def cut(self, error: BaseException) -> bool:  # noqa: ARG002  the face of Database
+        return False  # a file is not far away
 
     def passing(self, error: BaseException) -> bool:  # noqa: ARG002  the face of Database
         return False  # one writer: nobody can get in its way but by a lock, which is waited for
@@ -111,17 +117,14 @@ class SqliteWatcher:
     """Only the answers of one connection can be compared, so it has its own; and it is asked here
     and now, because the four microseconds it takes are less than handing it to a thread."""
 
-    def __init__(self, file: SqliteFile) -> None:
-        self._file = file
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._connection: sqlite3.Connection | None = None
 
     async def version(self) -> int:
-        try:
-            if self._connection is None:
-                self._connection = engine.connect(self._file.path, mode="ro")
-            ((version,),) = self._connection.execute("PRAGMA data_version").fetchall()
-        except sqlite3.Error as error:
-            raise (self._file.explained(error) or self._file.refused(error)) from error
+        if self._connection is None:
+            self._connection = engine.connect(self._path, mode="ro")
+        ((version,),) = self._connection.execute("PRAGMA data_version").fetchall()
         return int(version)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -22,9 +23,12 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sqlalchemy import Connection
 
 from runner import faults
-from runner.errors import RunnerError, StoreBlocked, StoreError, StoreUnavailable
-from runner.store.database import Database, Session
+from runner.errors import StoreBlocked, StoreError, StoreUnavailable
+from runner.store import operations
+from runner.store.database import Database, Replaced, Session
 from runner.store.patience import Patience
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
@@ -46,9 +50,21 @@ class _Answer(NamedTuple):
 
 
 class Writer:
-    """Owns the writing connection of one database. The thread starts with the first operation."""
+    """Owns the writing connection of one database. The thread starts with the first operation.
 
-    def __init__(self, database: Database, patience: Patience | None = None) -> None:
+    Args:
+        afresh: applied before anything else to a database that may lack what was committed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        patience: Patience | None = None,
+        afresh: Operation[None] | None = None,
+    ) -> None:
+        self.replaced = 0  # times that another server took the database's place
+        self._afresh = afresh
+        self._afresh_due = False
         self._database = database
         self._patience = patience or Patience()
         self._session: Session = database.writing()
@@ -148,12 +164,21 @@ class Writer:
             return []
         # The very same work again after an error: a database that lost the answer to a commit
         # knows by it that it has been asked before.
-        work = partial(_work, batch)
-        beside = all(entry.beside for entry in batch)
+        work = partial(self._begin_afresh if self._afresh_due else _work, batch)
+        beside = not self._afresh_due and all(entry.beside for entry in batch)
         tries = 0
         while True:
             try:
                 answers = self._session.transaction(work, beside=beside)
+            except Replaced:
+                log.warning(
+                    "another server holds %s now, and may lack the last commits; the jobs of this "
+                    "process go on from what it has",
+                    self._database.shown,
+                )
+                self.replaced += 1
+                self._afresh_due = self._afresh is not None
+                work, beside = partial(self._begin_afresh, batch), False
             except Exception as error:  # it is handed to whoever asked for the operation
                 tries += 1
                 if tries < TRIES and self._database.passing(error):
@@ -171,18 +196,20 @@ class Writer:
                 break
             else:
                 faults.hit("commit.after")
+                self._afresh_due = False
                 self._patience.worked()
                 return answers
         return [answer for entry in batch for answer in self._apply([entry])]
 
+    def _begin_afresh(self, batch: Sequence[_Entry], connection: Connection) -> list[_Answer]:
+        if self._afresh is not None:
+            self._afresh(connection)
+        return _work(batch, connection)
+
 
 def _work(batch: Sequence[_Entry], connection: Connection) -> list[_Answer]:
-    answers = []
-    for entry in batch:
-        try:
-            answers.append(_Answer(entry.operation(connection)))
-        except RunnerError as refused:
-            answers.append(_Answer(error=refused))
+    found = operations.apply(connection, [entry.operation for entry in batch])
+    answers = [_Answer(value, error) for value, error in found]
     faults.hit("commit.before")
     return answers
 

@@ -173,6 +173,7 @@ class Worker:
 
             background.start_soon(keep_lease)
             background.start_soon(rescuer.run)
+            background.start_soon(self._store.listen, lambda: self._wake.set())
             watch = Watch(self._store, self._worker_id, self._running, settings.watch_s)
             background.start_soon(watch.run)
             background.start_soon(self._pacing.keep, self._worker_id, self._reread)

@@ -64,7 +64,7 @@ async def test_a_refusal_is_remembered_for_the_next_process(tmp_path, trusting):
         assert await house.store.remembered(endpoint, REFUSES) is PrefillAnswer.REFUSED
         assert await house.store.remembered("http://elsewhere", REFUSES) is None
         await house.submit(first, second)
-        async with await Store.open(tmp_path / "runner.db") as another:
+        async with await Store.open(house.database) as another:
             house.store = another
             await house.worker().run()
             await house.assert_whole(first, second)

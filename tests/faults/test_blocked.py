@@ -22,7 +22,8 @@ from runner.workers.worker import Worker
 from tests.house import QUICK, House, Impatient, a_house, job
 from tests.workers.process import Process
 
-pytestmark = pytest.mark.anyio
+# tests/postgres has what a server can be in the way of.
+pytestmark = [pytest.mark.anyio, pytest.mark.in_a_file]
 SLOW = SimulatorOptions(tokens_per_second=400)
 
 
@@ -163,7 +164,7 @@ async def test_a_quota(tmp_path) -> None:
     path = tmp_path / "runner.db"
     async with a_house(tmp_path, SLOW) as house:
         await house.submit(spec)
-        async with Process(path, house.simulator.base_url, checkpoint_s=0.02) as process:
+        async with Process(str(path), house.simulator.base_url, checkpoint_s=0.02) as process:
             async for _ in follow(house.store, "a"):
                 break
             size = path.with_name("runner.db-wal").stat().st_size

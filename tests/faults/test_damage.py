@@ -9,7 +9,7 @@ import pytest
 from runner.errors import NotADatabase
 from tests.house import a_house, job
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.in_a_file]
 
 
 async def test_a_damaged_file_is_left_as_it_is(tmp_path: Path) -> None:

@@ -121,13 +121,13 @@ async def test_mistakes_are_named(tmp_path):
             await runner.read(house.store, "nope")
 
 
-async def test_a_job_file_is_submitted_by_its_path(tmp_path):
+async def test_a_job_file_is_submitted_by_its_path(tmp_path, database):
     path = tmp_path / "jobs.yaml"
     path.write_text(
         "version: 1\ndefaults: {model: claude-haiku-4-5}\n"
         "jobs: [{id: one, prompt: Hello.}, {id: two, prompt: Goodbye.}]\n"
     )
-    async with runner.open_store(tmp_path / "x.db") as store:
+    async with runner.open_store(database) as store:
         assert (await runner.submit(store, path)).new == 2
         assert (await runner.submit(store, runner.read_job_file(path))).present == 2
         assert (await store.batches())[0].name == "jobs"

@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from runner.store.locks import WorkerLocks
+from runner.store.locks import WorkerLocks, private_folder
 
 HOLDER = """
 import sys, time
@@ -112,3 +113,20 @@ def test_where_no_folder_can_be_made_leases_alone_decide(database_file: Path) ->
     locks = WorkerLocks(database_file)
     assert not locks.acquire("w1")
     assert locks.alive("w1") is None
+
+
+def test_a_folder_for_locks_that_others_could_write_to_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = private_folder()
+    assert folder is not None
+    assert folder.parent == tmp_path
+    assert folder.stat().st_mode & 0o077 == 0
+    folder.chmod(0o777)
+    assert private_folder() is None
+    folder.rmdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    folder.symlink_to(elsewhere)
+    assert private_folder() is None

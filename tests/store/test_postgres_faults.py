@@ -12,9 +12,9 @@ import pytest
 from runner.errors import ClaimLost, StoreBlocked
 from runner.jobs.states import State
 from runner.store import postgres
-from runner.store.calls import SAVE
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
+from runner.store.together import SAVE_ALL
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
@@ -49,7 +49,8 @@ async def test_a_take_over_waits_for_a_save_that_is_under_way(hands, store, data
     call_key = await hands.begin(claim)
     with a_stranger(database) as zombie, a_stranger(database) as looker:
         zombie.execute("BEGIN")
-        zombie.execute(SAVE, (claim.job_key, claim.number, call_key, 0, "text"))
+        one = (claim.job_key, claim.number, "w1", call_key, 0, "text")
+        zombie.execute(SAVE_ALL, [[value] for value in one])
         rescue = asyncio.ensure_future(store.rescue("w1", max_rescues=3))
         await until(lambda: somebody_waits(looker))
         assert not rescue.done()

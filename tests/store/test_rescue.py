@@ -12,7 +12,7 @@ from runner.jobs.call import CallOutcome, Charge, Usage
 from runner.jobs.states import Finish, State
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
-from tests.store.hands import make_spec, sqlite_only
+from tests.store.hands import make_spec
 from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,6 @@ async def test_a_worker_comes_renews_and_goes(store: Store, clock) -> None:
     assert not await store.renew_lease("w1", lease_ms=1000)
 
 
-@sqlite_only
 async def test_workers_of_this_machine_are_known_to_live(store: Store) -> None:
     await store.register_worker("w1", host=socket.gethostname(), pid=os.getpid(), lease_ms=1000)
     assert [row.alive for row in await store.workers()] == [True]
