@@ -27,6 +27,8 @@ class Proxy:
         self.lead_to(url)
         self.trouble = Trouble.NONE
         self.cuts = 0
+        self.every = 0  # of so many COMMITs, one has its answer lost or never arrives, in turn
+        self._commits = 0
         self.then: URL | None = None  # where connections go once a COMMIT was lost
         self.late_s = 0.0  # how much later each answer comes
         self.port = 0
@@ -79,6 +81,11 @@ class Proxy:
         self, near: asyncio.StreamReader, server: asyncio.StreamWriter, answers: asyncio.Task[None]
     ) -> None:
         while data := await near.read(65536):
+            if b"COMMIT" in data and self.every:
+                self._commits += 1
+                if self._commits % self.every == 0:
+                    losses = (Trouble.LOSE_ANSWER, Trouble.LOSE_COMMIT)
+                    self.trouble = losses[self._commits // self.every % 2]
             if b"COMMIT" in data and self.trouble in {Trouble.LOSE_ANSWER, Trouble.LOSE_COMMIT}:
                 trouble, self.trouble = self.trouble, Trouble.NONE
                 self.cuts += 1

@@ -35,14 +35,14 @@ class OrderingStore(ReadingStore):
         """The time that decides in this database, in milliseconds since 1970."""
         return self._now_ms()
 
-    async def apply(self, operation: Operation[T]) -> T:
-        """Have something done by the writer, in a transaction; returns when it is committed."""
-        return await self._writer.run(operation)
-
     def _begin_afresh(self, connection: Connection) -> None:
         """What our workers believe was saved may not be there: let go of all that they hold."""
         for worker_id in sorted(self._workers_here):
             rescue.retire(connection, worker_id, self._now_ms())
+
+    async def apply(self, operation: Operation[T]) -> T:
+        """Have something done by the writer, in a transaction; returns when it is committed."""
+        return await self._writer.run(operation)
 
     async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
         """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""
@@ -70,9 +70,9 @@ class OrderingStore(ReadingStore):
     async def bring_back(self, batch: str) -> bool:
         """Let a batch that was copied to another database go on here as well, or be copied anew;
         whether it was. Both places then pay for its documents, unless the other is gone."""
-        mark = await self._writer.run(partial(copy_marks.come_back, name=batch))
+        brought = await self._writer.run(partial(copy_marks.come_back, name=batch)) is not None
         await self._tell()
-        return mark is not None
+        return brought
 
     async def set_limits(self, batch_key: int, changes: Mapping[str, Any]) -> BatchLimits:
         """Change limits of a batch, until its job file is submitted again; what they are now.
