@@ -30,20 +30,21 @@ class ReadingConnections:
         self._engine = engine
         self._era = era
         self._turns = asyncio.Semaphore(most)
+        self._cuts = 0
         self._idle: list[_Idle] = []
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
-        """Ask one question. After an error the connections that were idle are not used again:
-        what cut one may have cut them all."""
+        """Ask one question. After an error no connection that was made before is used again: what
+        cut one may have cut them all."""
         async with self._turns:
             one = await self._one()
             try:
                 found = (await one.connection.execute(statement, values)).all()
             except BaseException:
-                self._idle.append(one)
-                await self._let_go()
+                self._cuts += 1
+                await drop(one.connection)
                 raise
             self._idle.append(one)
             return found
@@ -57,15 +58,14 @@ class ReadingConnections:
     async def _one(self) -> _Idle:
         while self._idle:
             one = self._idle.pop()
-            if one.era == self._era() and time.monotonic() - one.made_s < RECYCLE_S:
+            if one.era == self._now() and time.monotonic() - one.made_s < RECYCLE_S:
                 return one
             await drop(one.connection)
-        return _Idle(await self._engine.connect(), time.monotonic(), self._era())
+        era = self._now()
+        return _Idle(await self._engine.connect(), time.monotonic(), era)
 
-    async def _let_go(self) -> None:
-        idle, self._idle = self._idle, []
-        for one in idle:
-            await drop(one.connection)
+    def _now(self) -> tuple[int, int]:
+        return self._era(), self._cuts
 
 
 class _Idle(NamedTuple):
@@ -73,7 +73,7 @@ class _Idle(NamedTuple):
 
     connection: AsyncConnection
     made_s: float
-    era: int
+    era: tuple[int, int]
 
 
 async def drop(connection: AsyncConnection) -> None:

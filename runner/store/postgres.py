@@ -328,7 +328,7 @@ class PostgresSession:
     ) -> T:
         """Apply work in a transaction; what it gave."""
         server = PostgresDriver(connection)
-        server.control("BEGIN;")
+        server.control("BEGIN ISOLATION LEVEL READ COMMITTED;")
         try:
             asked_ms = steady_ms()
             begun = server.execute(self._begin[beside]).fetchone()
