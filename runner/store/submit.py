@@ -53,7 +53,8 @@ RETURNING key
 """
 KNOWN: Final = "SELECT simulated, paused, pause_reason FROM batch WHERE name = ?"
 PAUSED: Final = "SELECT paused, pause_reason FROM batch WHERE key = ?"
-# CROSS JOIN keeps the order: for each wanted id one look into the index, however large the queue.
+# CROSS JOIN keeps the order: for each wanted id one look into the index, however large the queue;
+# on PostgreSQL it is LIMIT that does, also while the server does not know yet how large it is.
 PRESENT: Final = Sql(
     """\
 SELECT job.id, job.key, job.hash, job.state, job_spec.settings
@@ -64,7 +65,8 @@ CROSS JOIN job_spec ON job_spec.job_key = job.key
     postgres="""\
 SELECT job.id, job.key, job.hash, job.state, job_spec.settings
 FROM json_array_elements_text(CAST(?1 AS text)::json) AS wanted(value)
-JOIN job ON job.id = wanted.value AND job.batch_key = ?2
+CROSS JOIN LATERAL (
+  SELECT * FROM job WHERE job.id = wanted.value AND job.batch_key = ?2 LIMIT 1) AS job
 JOIN job_spec ON job_spec.job_key = job.key
 """,
 )
@@ -78,7 +80,8 @@ WHERE batch.name = ?2
     postgres="""\
 SELECT job.id, job.hash FROM batch
 CROSS JOIN json_array_elements_text(CAST(?1 AS text)::json) AS wanted(value)
-JOIN job ON job.id = wanted.value AND job.batch_key = batch.key
+CROSS JOIN LATERAL (
+  SELECT * FROM job WHERE job.id = wanted.value AND job.batch_key = batch.key LIMIT 1) AS job
 WHERE batch.name = ?2
 """,
 )

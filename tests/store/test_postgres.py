@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import anyio
 import pytest
 from sqlalchemy.dialects.postgresql import asyncpg
 
@@ -12,6 +13,7 @@ from runner.store import calls, claims, reads, rescue, rows, submit, together
 from runner.store.bare import in_postgres
 from runner.store.schema import job
 from tests.postgres import Server
+from tests.store.hands import postgres_only
 from tests.strangers import PostgresStranger, a_stranger
 
 pytestmark = pytest.mark.anyio
@@ -91,7 +93,7 @@ def compiled(statement: Any) -> str:
         pytest.param(together.LEARN_ALL, "call_pkey", id="learn"),
         pytest.param(together.OPEN_CALLS, "call_open", id="open calls"),
         pytest.param(together.SETTLE_ALL, "job_pkey", id="settle"),
-        pytest.param(rows.LOAD, "job_pkey", id="load"),
+        pytest.param(rows.LOAD, "job_", id="load"),
         pytest.param(submit.PRESENT, "job_id", id="present"),
         pytest.param(submit.HASHES, "job_id", id="hashes"),
         pytest.param(submit.SUPERSEDE, "call_", id="supersede"),
@@ -106,3 +108,24 @@ def test_no_statement_reads_a_whole_table(
     assert wanted in text, text
     for table in TABLES:
         assert f"Seq Scan on {table} " not in text, text
+
+
+@postgres_only
+async def test_a_sign_of_life_moves_no_index(hands, store, database: str) -> None:
+    """An index on what a heartbeat changes would have each of them write into every index."""
+    with a_stranger(database) as stranger:
+        await hands.register()
+        for _ in range(50):
+            assert await store.renew_lease("w1", lease_ms=60_000)
+        await until_told(
+            stranger,
+            "SELECT n_tup_upd >= 50 AND n_tup_hot_upd >= 0.9 * n_tup_upd FROM pg_stat_user_tables "
+            "WHERE relname = 'worker'",
+        )
+
+
+async def until_told(stranger: PostgresStranger, question: str) -> None:
+    """The server counts a moment later, when the connection that wrote rests."""
+    with anyio.fail_after(30):
+        while stranger.execute(question) != [(True,)]:  # noqa: ASYNC110  nothing tells of it
+            await anyio.sleep(0.05)
