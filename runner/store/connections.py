@@ -31,6 +31,8 @@ class ReadingConnections:
         self._era = era
         self._turns = asyncio.Semaphore(most)
         self._cuts = 0
+        self._busy = 0
+        self._freed = asyncio.Event()
         self._idle: list[_Idle] = []
 
     async def rows(
@@ -40,14 +42,19 @@ class ReadingConnections:
         cut one may have cut them all."""
         async with self._turns:
             one = await self._one()
+            self._busy += 1
             try:
                 found = (await one.connection.execute(statement, values)).all()
             except BaseException:
                 self._cuts += 1
                 await drop(one.connection)
                 raise
-            self._idle.append(one)
-            return found
+            else:
+                self._idle.append(one)
+                return found
+            finally:
+                self._busy -= 1
+                self._freed.set()
 
     async def close(self) -> None:
         while self._idle:
@@ -56,13 +63,21 @@ class ReadingConnections:
         await self._engine.dispose()
 
     async def _one(self) -> _Idle:
-        while self._idle:
-            one = self._idle.pop()
-            if one.era == self._now() and time.monotonic() - one.made_s < RECYCLE_S:
-                return one
-            await drop(one.connection)
-        era = self._now()
-        return _Idle(await self._engine.connect(), time.monotonic(), era)
+        while True:
+            while self._idle:
+                one = self._idle.pop()
+                if one.era == self._now() and time.monotonic() - one.made_s < RECYCLE_S:
+                    return one
+                await drop(one.connection)
+            era = self._now()
+            try:
+                return _Idle(await self._engine.connect(), time.monotonic(), era)
+            except Exception:
+                # A server may have none left for us: then one that is in use will do.
+                if not self._busy:
+                    raise
+                self._freed.clear()
+                await self._freed.wait()
 
     def _now(self) -> tuple[int, int]:
         return self._era(), self._cuts

@@ -29,6 +29,7 @@ from runner.store.locks import WorkerLocks
 T = TypeVar("T")
 
 READERS: Final = 4
+TRIES: Final = 3  # of a transaction whose connection was cut, before it waits
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 30
 # For a server that says nothing at all; longer than its own, so that else it tells what it was.
@@ -48,6 +49,10 @@ _SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint
 # A server that takes over from one that failed begins a new timeline.
 _TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _UNTOLD: Final = "CAST(NULL AS text)"
+# Up to where the log was read again when the server recovered from its last crash, if it did.
+_RECOVERED: Final = "pg_last_wal_replay_lsn()"
+# An empty message, for the sake of where in the log it ends.
+_MARK: Final = "pg_logical_emit_message(true, 'runner', '')"
 # An answer means that it is on the disk, whatever the server does for others.
 _DURABLE: Final = (
     "CASE current_setting('synchronous_commit') WHEN 'off' "
@@ -56,7 +61,14 @@ _DURABLE: Final = (
 _BEGUN: Final = f"{_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid, {_DURABLE}, "
 TIME: Final = text(f"SELECT {_SERVER_MS}")
 TIMELINE: Final = text(f"SELECT {_TIMELINE}")
-STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
+# A server that crashed gives the numbers out again of transactions that left nothing in its log:
+# one that did not come as far as our mark has nothing of ours, whatever became of that number.
+_CRASHED: Final = (
+    f"{_RECOVERED} < CAST(CAST(:mark AS text) AS pg_lsn) "
+    f"AND CAST({_RECOVERED} AS text) IS DISTINCT FROM CAST(:recovered AS text)"
+)
+_STATUS: Final = "pg_xact_status(CAST(CAST(:xid AS text) AS xid8))"
+STATUS: Final = text(f"SELECT CASE WHEN {_CRASHED} THEN 'aborted' ELSE {_STATUS} END")
 # How many transactions have ended: those that began, without those that run.
 ENDED: Final = text(
     "SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) "
@@ -72,7 +84,11 @@ def begin_statement(*, in_turn: bool, timeline: bool) -> str:
         timeline: the server tells it.
     """
     turn = f"pg_advisory_xact_lock({TURN}), " if in_turn else ""
-    return f"SELECT {turn}{_BEGUN}{_TIMELINE if timeline else _UNTOLD} AS timeline"
+    told = (_TIMELINE, _RECOVERED, _MARK) if timeline else (_UNTOLD,) * 3
+    return (
+        f"SELECT {turn}{_BEGUN}{told[0]} AS timeline, CAST({told[1]} AS text) AS recovered, "
+        f"CAST({told[2]} AS text) AS mark"
+    )
 
 
 class ServerClock:
@@ -236,6 +252,9 @@ class PostgresDatabase:
             engine = self._engine("opens", {}, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
+                    postgres_migrate.refuse_older(
+                        connection.dialect.server_version_info, self.shown
+                    )
                     asked_ms = steady_ms()
                     told = (await connection.execute(TIME)).scalar_one()
                     self._clock.seen(told, asked_ms)
@@ -260,10 +279,17 @@ class PostgresDatabase:
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """A transaction whose commit was sent and never answered."""
+    """A transaction whose commit was sent and never answered.
+
+    Args:
+        recovered: what `_RECOVERED` was when it began.
+        mark: where in the server's log its first trace ends; None: the server tells nobody.
+    """
 
     work: object
     xid: str
+    recovered: str | None
+    mark: str | None
     result: Any
 
 
@@ -282,13 +308,14 @@ class PostgresSession:
         self._begin = _begin_statements(timeline=True)
 
     def transaction(self, work: Callable[[Connection], T], *, beside: bool) -> T:
-        try:
-            return self._run(self._transaction(work, beside))
-        except Exception as error:
-            if not postgres_errors.lost(error):
-                raise
-            # A server that was restarted, a connection that a firewall forgot: once more at once.
-            self.disconnect()
+        for _ in range(TRIES - 1):
+            try:
+                return self._run(self._transaction(work, beside))
+            except Exception as error:
+                if not postgres_errors.lost(error):
+                    raise
+                # A server that was restarted, a connection that a firewall forgot: again at once.
+                self.disconnect()
         return self._run(self._transaction(work, beside))
 
     def disconnect(self) -> None:
@@ -328,6 +355,7 @@ class PostgresSession:
     ) -> T:
         """Apply work in a transaction; what it gave."""
         server = PostgresDriver(connection)
+        # Whatever the server does for others: a fence is to see what was committed just before.
         server.control("BEGIN ISOLATION LEVEL READ COMMITTED;")
         try:
             asked_ms = steady_ms()
@@ -344,7 +372,7 @@ class PostgresSession:
             ended = server.control("COMMIT;")
         except Exception as error:
             if postgres_errors.lost(error):
-                self._doubt = _Doubt(work, begun["xid"], result)
+                self._doubt = _Doubt(work, begun["xid"], begun["recovered"], begun["mark"], result)
             raise
         if ended != "COMMIT":  # what the server answers where a statement had failed
             raise StoreError(f"the database {self._database.shown} undid a transaction: {ended}")
@@ -375,9 +403,10 @@ class PostgresSession:
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
         """What became of a transaction, as the server knows it."""
+        asked = {"xid": doubt.xid, "recovered": doubt.recovered, "mark": doubt.mark}
         while True:
             async with connection.begin():
-                status = (await connection.execute(STATUS, {"xid": doubt.xid})).scalar_one()
+                status = (await connection.execute(STATUS, asked)).scalar_one()
             if status != "in progress":
                 return bool(status == "committed")
             await asyncio.sleep(IN_DOUBT_POLL_S)

@@ -67,7 +67,9 @@ from runner.store.submit import limits_from_json
 
 T = TypeVar("T")
 
+TRIES: Final = 3  # of a question whose connection was cut, before it waits
 PAGE: Final = 500
+TRIES: Final = 5  # of a read whose connection was cut
 NEAREST_AMONG: Final = 5_000
 NEWEST: Final = 4_000  # events that are looked at to tell how fast jobs end
 
@@ -109,18 +111,23 @@ class Reader:
         # whoever waits for the next free one could wait for ever.
         reading = asyncio.ensure_future(self._ask(ask))
         self._running.add(reading)
-        reading.add_done_callback(self._running.discard)
+        reading.add_done_callback(self._done)
         return await asyncio.shield(reading)
 
+    def _done(self, reading: asyncio.Future[Any]) -> None:
+        self._running.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # who asked may be gone
+
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
-        fresh = True
+        tries = 0
         while True:
             try:
                 return await ask()
             except Exception as error:
-                if fresh and self._database.cut(error):
-                    fresh = False  # the next connection may do
-                    continue
+                tries += 1
+                if tries < TRIES and self._database.cut(error):
+                    continue  # others may be cut as well
                 cause = self._database.explained(error) or self._database.refused(error)
                 if cause is error:
                     raise
