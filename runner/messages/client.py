@@ -26,7 +26,7 @@ from runner.errors import UsageError
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.traits import ModelTraits
 from runner.messages import models
-from runner.messages.body import encoded
+from runner.messages.encoding import encoded
 from runner.messages.classify import Failure, call_error
 from runner.messages.errors import CallError, CredentialsError
 from runner.messages.events import Reply

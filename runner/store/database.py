@@ -6,14 +6,13 @@ differ stand side by side in `runner.store.bare.Sql`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable, Row
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store.bare import Driver
@@ -45,6 +44,17 @@ class Session(Protocol):
 
     def close(self) -> None:
         """The end of it."""
+
+
+class Reads(Protocol):
+    """The connections that read."""
+
+    async def rows(
+        self, statement: Executable, values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
+        """What a statement finds, by what is committed now."""
+
+    async def close(self) -> None: ...
 
 
 class Watcher(Protocol):
@@ -102,15 +112,15 @@ class Database(Protocol):
     def look(self, work: Callable[[Driver], T]) -> T:
         """Read with bare SQL on a connection of its own. Blocks."""
 
-    def reading(self) -> AsyncEngine:
-        """The engine of all reads."""
+    def reading(self) -> Reads:
+        """The connections of all reads."""
 
     def writing(self) -> Session: ...
 
-    def watcher(self, engine: AsyncEngine) -> Watcher:
+    def watcher(self, reads: Reads) -> Watcher:
         """
         Args:
-            engine: that of the reads.
+            reads: that it may ask by.
         """
 
     def listener(self) -> Listener | None:

@@ -23,7 +23,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
-from runner.store.database import Locks, Replaced
+from runner.store.connections import ServerReads
+from runner.store.database import Locks, Reads, Replaced
 from runner.store.hints import Listener
 from runner.store.locks import WorkerLocks
 
@@ -160,7 +161,7 @@ class PostgresDatabase:
     def look(self, work: Callable[[Driver], T]) -> T:
         return self._once(lambda connection: work(PostgresDriver(connection)))
 
-    def reading(self) -> AsyncEngine:
+    def reading(self) -> ServerReads:
         engine = self._engine(
             "reads",
             {"default_transaction_read_only": "on"},
@@ -174,7 +175,7 @@ class PostgresDatabase:
         )
         event.listen(engine.sync_engine, "connect", self._note_server)
         event.listen(engine.sync_engine, "checkout", self._leave_old_server)
-        return engine
+        return ServerReads(engine)
 
     def _note_server(self, _connection: object, record: ConnectionPoolEntry) -> None:
         record.info["replaced"] = self.replaced
@@ -189,8 +190,8 @@ class PostgresDatabase:
     def writing(self) -> PostgresSession:
         return PostgresSession(self, self._engine("writes", {}, poolclass=NullPool), self._clock)
 
-    def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
-        return PostgresWatcher(engine)
+    def watcher(self, reads: Reads) -> PostgresWatcher:
+        return PostgresWatcher(reads)
 
     def listener(self) -> Listener | None:
         if not self._listens:
@@ -391,12 +392,12 @@ class PostgresSession:
 class PostgresWatcher:
     """Asks the server how many transactions have ended."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
 
     async def version(self) -> int:
-        async with self._engine.connect() as connection:
-            return int((await connection.execute(ENDED)).scalar_one())
+        ((ended,),) = await self._reads.rows(ENDED)
+        return int(ended)
 
     def close(self) -> None:
         """It has no connection of its own."""

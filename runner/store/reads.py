@@ -10,7 +10,6 @@ from itertools import groupby
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Executable, Row, bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import NotFound, StoreBlocked
 from runner.jobs.spec import JobSpec
@@ -85,24 +84,20 @@ class Reader:
     def __init__(self, database: Database, patience: Patience) -> None:
         self._database = database
         self._patience = patience
-        self._engine: AsyncEngine = database.reading()
-        self._watcher = database.watcher(self._engine)
+        self._reads = database.reading()
+        self._watcher = database.watcher(self._reads)
         self._running: set[asyncio.Future[Any]] = set()
 
     async def close(self) -> None:
         while self._running:
             await asyncio.wait(self._running)
         self._watcher.close()
-        await self._engine.dispose()
+        await self._reads.close()
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
-        async def ask() -> Sequence[Row[Any]]:
-            async with self._engine.connect() as connection:
-                return (await connection.execute(statement, values)).all()
-
-        return await self._patiently(ask)
+        return await self._patiently(lambda: self._reads.rows(statement, values))
 
     async def data_version(self) -> int:
         """Another number when another connection committed."""
