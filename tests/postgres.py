@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import psutil
@@ -17,32 +17,40 @@ from sqlalchemy.engine import URL, make_url
 
 from runner.store.postgres import PostgresDatabase
 
+# Who must give a password, while everybody else is let in.
+GUARDED, PASSWORD = "guarded", "right-secret"
 # No test cuts the power, so none needs to wait for a disk.
 SETTINGS = ("fsync = off", "full_page_writes = off", "max_connections = 200")
 
 
 class Server:
-    """A server that runs, with an empty queue to copy."""
+    """A server that runs, with an empty queue to copy.
 
-    def __init__(self, server: Any) -> None:
+    Args:
+        url: of any of its databases.
+        server: what starts and stops it; None where that is another process's.
+    """
+
+    def __init__(self, url: URL, server: Any = None) -> None:
         self.server = server
-        self._url = make_url(server.get_uri()).set(drivername="postgresql+asyncpg")
-        self._numbers = itertools.count(1)
-        self.run("CREATE DATABASE empty")
-        PostgresDatabase(self.url("empty")).upgrade()
+        self._url = url.set(drivername="postgresql+asyncpg")
 
     def url(self, name: str) -> URL:
         return self._url.set(database=name)
 
     def empty(self) -> str:
         """The URL of a new database with an empty queue."""
-        name = f"queue_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE empty STRATEGY file_copy")
+        return self.copy(self.url("empty"))
+
+    def copy(self, database: URL | str) -> str:
+        """The URL of a copy of a database that nobody is connected to."""
+        name, template = f"queue_{uuid4().hex}", make_url(database).database
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.url(name).render_as_string(hide_password=False)
 
     def bare(self) -> str:
         """The URL of a new database with nothing in it."""
-        name = f"bare_{next(self._numbers)}"
+        name = f"bare_{uuid4().hex}"
         self.run(f"CREATE DATABASE {name}")
         return self.url(name).render_as_string(hide_password=False)
 
@@ -148,8 +156,13 @@ def a_server(folder: Path) -> Iterator[Server]:
         server.ensure_pgdata_inited()
         with (data / "postgresql.conf").open("a") as file:
             file.write("\n".join(["", *SETTINGS, ""]))
+        doors = data / "pg_hba.conf"
+        doors.write_text(f"local all {GUARDED} scram-sha-256\n" + doors.read_text())
         server.start()
     try:
-        yield Server(server)
+        ours = Server(make_url(server.get_uri()), server)
+        ours.run("CREATE DATABASE empty", f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
+        PostgresDatabase(ours.url("empty")).upgrade()
+        yield ours
     finally:
         server.cleanup()

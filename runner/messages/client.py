@@ -26,8 +26,8 @@ from runner.errors import UsageError
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.traits import ModelTraits
 from runner.messages import models
-from runner.messages.encoding import encoded
 from runner.messages.classify import Failure, call_error
+from runner.messages.encoding import encoded
 from runner.messages.errors import CallError, CredentialsError
 from runner.messages.events import Reply
 from runner.messages.headers import RateLimits, retry_after_s

@@ -1,58 +1,84 @@
-"""Connections that read: a few of them, shared by all who ask."""
+"""The connections that only read: a few, kept open, each for one question at a time.
+
+A pool that hands out, tries, resets and takes back a connection costs several times what a short
+question to a server does; nothing of that is needed where no transaction outlives its statement.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Engine, Executable, Row
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Executable, Row
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-
-class ServerReads:
-    """Reads over the network. See `runner.store.database.Reads`."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-
-    async def rows(
-        self, statement: Executable, values: Mapping[str, object] | None = None
-    ) -> Sequence[Row[Any]]:
-        async with self._engine.connect() as connection:
-            return (await connection.execute(statement, values)).all()
-
-    async def close(self) -> None:
-        await self._engine.dispose()
+RECYCLE_S: Final = 1_800
 
 
-class FileReads:
-    """Reads in threads of their own. See `runner.store.database.Reads`.
-
-    A read is handed to a thread whole. Handing over each of its steps, from the cursor to the
-    rollback, cost several times what SQLite needs for an answer.
-
+class ReadingConnections:
+    """
     Args:
-        readers: how many at once.
+        engine: without a pool; its statements are transactions of their own.
+        most: connections open at once; who comes when all are taken waits.
+        era: connections of an era before are not used any more.
     """
 
-    def __init__(self, engine: Engine, readers: int) -> None:
+    def __init__(self, engine: AsyncEngine, most: int, era: Callable[[], int] = lambda: 0) -> None:
         self._engine = engine
-        self._threads = ThreadPoolExecutor(readers, thread_name_prefix="runner-store-reader")
+        self._era = era
+        self._turns = asyncio.Semaphore(most)
+        self._idle: list[_Idle] = []
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._read, statement, values)
-
-    def _read(
-        self, statement: Executable, values: Mapping[str, object] | None
-    ) -> Sequence[Row[Any]]:
-        with self._engine.connect() as connection:
-            return connection.execute(statement, values).all()
+        """Ask one question. After an error the connections that were idle are not used again:
+        what cut one may have cut them all."""
+        async with self._turns:
+            one = await self._one()
+            try:
+                found = (await one.connection.execute(statement, values)).all()
+            except BaseException:
+                self._idle.append(one)
+                await self._let_go()
+                raise
+            self._idle.append(one)
+            return found
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown)
-        self._engine.dispose()
+        while self._idle:
+            with suppress(Exception):
+                await self._idle.pop().connection.close()
+        await self._engine.dispose()
+
+    async def _one(self) -> _Idle:
+        while self._idle:
+            one = self._idle.pop()
+            if one.era == self._era() and time.monotonic() - one.made_s < RECYCLE_S:
+                return one
+            await drop(one.connection)
+        return _Idle(await self._engine.connect(), time.monotonic(), self._era())
+
+    async def _let_go(self) -> None:
+        idle, self._idle = self._idle, []
+        for one in idle:
+            await drop(one.connection)
+
+
+class _Idle(NamedTuple):
+    """A connection that nobody uses now."""
+
+    connection: AsyncConnection
+    made_s: float
+    era: int
+
+
+async def drop(connection: AsyncConnection) -> None:
+    """Close a connection that may be spoiled: not in order, for a server that does not answer
+    would be waited for."""
+    with suppress(Exception):
+        await connection.invalidate()
+        await connection.close()

@@ -6,6 +6,7 @@ differ stand side by side in `runner.store.bare.Sql`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -117,10 +118,10 @@ class Database(Protocol):
 
     def writing(self) -> Session: ...
 
-    def watcher(self, reads: Reads) -> Watcher:
+    def watcher(self, connections: Reads) -> Watcher:
         """
         Args:
-            reads: that it may ask by.
+            connections: those of the reads.
         """
 
     def listener(self) -> Listener | None:
@@ -150,10 +151,10 @@ def the_database(name: str | Path) -> Database:
     """
     from runner.store.sqlite import SqliteFile
 
-    kind, is_url, _ = str(name).partition("://")
-    if is_url and kind.partition("+")[0] in {"postgresql", "postgres"}:
+    # Also where a slash is missing: such a URL is no file's name.
+    if isinstance(name, str) and re.match(r"postgres(ql)?(\+\w*)?:", name, re.IGNORECASE):
         try:
-            url = make_url(str(name))
+            url = make_url(name)
         except (ArgumentError, ValueError):
             raise StoreUnavailable(  # without the name: there may be a password in it
                 "that is not a database URL. Give postgresql+asyncpg://USER@HOST:PORT/DATABASE."

@@ -52,9 +52,10 @@ def database_path(database: str | Path) -> Path:
     if isinstance(database, str) and "://" in name:
         try:
             url = make_url(name)
-        except ArgumentError:
-            raise StoreUnavailable(
-                f"'{name}' is not a database URL. Give a path, or sqlite:///PATH."
+        except (ArgumentError, ValueError):
+            raise StoreUnavailable(  # without the name: there may be a password in it
+                "that is not a database URL. Give a path, sqlite:///PATH, or "
+                "postgresql+asyncpg://USER@HOST/DATABASE."
             ) from None
         if url.drivername not in _SQLITE_URLS:
             raise StoreUnavailable(

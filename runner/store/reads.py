@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, Final, TypeVar
 
@@ -67,6 +68,7 @@ from runner.store.submit import limits_from_json
 T = TypeVar("T")
 
 PAGE: Final = 500
+TRIES: Final = 5  # of a read whose connection was cut
 NEAREST_AMONG: Final = 5_000
 NEWEST: Final = 4_000  # events that are looked at to tell how fast jobs end
 
@@ -84,20 +86,20 @@ class Reader:
     def __init__(self, database: Database, patience: Patience) -> None:
         self._database = database
         self._patience = patience
-        self._reads = database.reading()
-        self._watcher = database.watcher(self._reads)
+        self._connections = database.reading()
+        self._watcher = database.watcher(self._connections)
         self._running: set[asyncio.Future[Any]] = set()
 
     async def close(self) -> None:
         while self._running:
             await asyncio.wait(self._running)
         self._watcher.close()
-        await self._reads.close()
+        await self._connections.close()
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
-        return await self._patiently(lambda: self._reads.rows(statement, values))
+        return await self._patiently(partial(self._connections.rows, statement, values))
 
     async def data_version(self) -> int:
         """Another number when another connection committed."""
@@ -108,18 +110,23 @@ class Reader:
         # whoever waits for the next free one could wait for ever.
         reading = asyncio.ensure_future(self._ask(ask))
         self._running.add(reading)
-        reading.add_done_callback(self._running.discard)
+        reading.add_done_callback(self._done)
         return await asyncio.shield(reading)
 
+    def _done(self, reading: asyncio.Future[Any]) -> None:
+        self._running.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # who asked may be gone
+
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
-        fresh = True
+        tries = 0
         while True:
             try:
                 return await ask()
             except Exception as error:
-                if fresh and self._database.cut(error):
-                    fresh = False  # the next connection may do
-                    continue
+                tries += 1
+                if tries < TRIES and self._database.cut(error):
+                    continue  # others may be cut as well
                 cause = self._database.explained(error) or self._database.refused(error)
                 if cause is error:
                     raise

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Engine
 from runner.errors import StoreError
 from runner.store import engine, migrate
 from runner.store.bare import Driver
-from runner.store.connections import FileReads
 from runner.store.database import Reads
+from runner.store.file_reads import FileReads
 from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ class SqliteFile:
     def writing(self) -> SqliteSession:
         return SqliteSession(engine.writing_engine(self._path))
 
-    def watcher(self, reads: Reads) -> SqliteWatcher:  # noqa: ARG002  the face of Database
+    def watcher(self, connections: Reads) -> SqliteWatcher:  # noqa: ARG002  the face of Database
         return SqliteWatcher(self._path)
 
     def listener(self) -> None:
