@@ -26,6 +26,7 @@ from runner.jobs.traits import ModelTraits
 from runner.messages import models
 from runner.messages.body import TRANSPORT_ERRORS, Body, body_of
 from runner.messages.classify import Failure, call_error
+from runner.messages.encoding import encoded
 from runner.messages.errors import CallError, CredentialsError
 from runner.messages.events import Reply
 from runner.messages.headers import RateLimits, retry_after_s
