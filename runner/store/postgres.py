@@ -29,6 +29,7 @@ from runner.store.locks import WorkerLocks
 T = TypeVar("T")
 
 READERS: Final = 4
+TRIES: Final = 3  # of a transaction whose connection was cut, before it waits
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 30
 # For a server that says nothing at all; longer than its own, so that else it tells what it was.
@@ -307,13 +308,14 @@ class PostgresSession:
         self._begin = _begin_statements(timeline=True)
 
     def transaction(self, work: Callable[[Connection], T], *, beside: bool) -> T:
-        try:
-            return self._run(self._transaction(work, beside))
-        except Exception as error:
-            if not postgres_errors.lost(error):
-                raise
-            # A server that was restarted, a connection that a firewall forgot: once more at once.
-            self.disconnect()
+        for _ in range(TRIES - 1):
+            try:
+                return self._run(self._transaction(work, beside))
+            except Exception as error:
+                if not postgres_errors.lost(error):
+                    raise
+                # A server that was restarted, a connection that a firewall forgot: again at once.
+                self.disconnect()
         return self._run(self._transaction(work, beside))
 
     def disconnect(self) -> None:
