@@ -47,6 +47,13 @@ PASSED_BY_MS: Final = 60_000
 TURN: Final = 0x72756E6E
 
 _SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
+# What holds for a transaction alone, where a session's settings would go to another's as well.
+BOUNDED: Final = (
+    f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true), "
+    f"set_config('lock_timeout', '{LOCK_TIMEOUT_S}s', true), "
+    "set_config('idle_in_transaction_session_timeout', "
+    f"'{IDLE_IN_TRANSACTION_TIMEOUT_S}s', true)"
+)
 # A server that takes over from one that failed begins a new timeline.
 _TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _UNTOLD: Final = "CAST(NULL AS text)"
@@ -56,7 +63,7 @@ _DURABLE: Final = (
     "THEN set_config('synchronous_commit', 'on', true) END"
 )
 _BEGUN: Final = f"{_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid, {_DURABLE}, "
-TIME: Final = text(f"SELECT {_SERVER_MS}")
+OPEN: Final = text(f"SELECT {_SERVER_MS} AS now_ms, pg_backend_pid() AS pid")
 TIMELINE: Final = text(f"SELECT {_TIMELINE}")
 STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
 # How many transactions have ended: those that began, without those that run.
@@ -125,6 +132,8 @@ class PostgresDatabase:
             options["ssl"] = options.pop("sslmode")
         # Behind a pooler that gives a connection to each transaction, nobody can listen.
         self._listens = options.pop("listen", "on") != "off"
+        # Found out at the first connection; said by URLs that are made for other programs.
+        self._pooled = options.pop("pgbouncer", "") in {"true", "transaction"}
         self._url = url.set(drivername="postgresql+asyncpg", query=options)
         self._clock = ServerClock()
         self.replaced = 0  # times that another server was found in its place
@@ -163,14 +172,13 @@ class PostgresDatabase:
     def reading(self) -> AsyncEngine:
         engine = self._engine(
             "reads",
-            {"default_transaction_read_only": "on"},
+            pooled=self._pooled,
+            reads=True,
             poolclass=AsyncAdaptedQueuePool,
             pool_size=READERS,
             max_overflow=0,
             pool_pre_ping=True,
             pool_recycle=RECYCLE_S,
-            # Each statement sees what is committed then, and no snapshot is held between two.
-            isolation_level="AUTOCOMMIT",
         )
         event.listen(engine.sync_engine, "connect", self._note_server)
         event.listen(engine.sync_engine, "checkout", self._leave_old_server)
@@ -187,17 +195,18 @@ class PostgresDatabase:
             raise InvalidatePoolError
 
     def writing(self) -> PostgresSession:
-        return PostgresSession(self, self._engine("writes", {}, poolclass=NullPool), self._clock)
+        engine = self._engine("writes", pooled=self._pooled, poolclass=NullPool)
+        return PostgresSession(self, engine, self._clock)
 
     def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
         return PostgresWatcher(engine)
 
     def listener(self) -> Listener | None:
-        if not self._listens:
+        if not self._listens or self._pooled:
             return None
         # Nothing is in a transaction there, and nothing is ever asked that takes time.
         return Listener(
-            self._engine("listens", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            self._engine("listens", pooled=False, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         )
 
     def locks(self) -> Locks:
@@ -221,39 +230,64 @@ class PostgresDatabase:
     def passing(self, error: BaseException) -> bool:
         return postgres_errors.passing(error)
 
-    def _engine(self, does: str, settings: dict[str, str], **options: Any) -> AsyncEngine:
+    def _engine(
+        self, does: str, *, pooled: bool, reads: bool = False, **options: Any
+    ) -> AsyncEngine:
+        """
+        Args:
+            does: what its connections are for, for whoever looks at pg_stat_activity.
+            pooled: a pooler may give each transaction another connection to the server: nothing
+                is left behind in one, no setting and no prepared statement.
+            reads: and never writes.
+        """
+        arguments: dict[str, Any] = {
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": COMMAND_TIMEOUT_S,
+            # One that stands by lags behind: a worker would not find what it has just written.
+            "target_session_attrs": "primary",
+            "server_settings": {"application_name": f"runner {does}"},
+        }
+        if pooled:
+            # Statements without a name: the driver sends each together with its values.
+            arguments |= {
+                "statement_cache_size": 0,
+                "prepared_statement_cache_size": 0,
+                "prepared_statement_name_func": str,
+            }
+            if reads:
+                options["execution_options"] = {"postgresql_readonly": True}
+        else:
+            arguments["server_settings"] |= {
+                "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+                "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
+            }
+            if reads:
+                arguments["server_settings"]["default_transaction_read_only"] = "on"
+                # Each statement sees what is committed then; no snapshot is held between two.
+                options["isolation_level"] = "AUTOCOMMIT"
         engine = create_async_engine(
-            self._url,
-            hide_parameters=True,
-            connect_args={
-                "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": COMMAND_TIMEOUT_S,
-                # One that stands by lags behind: a worker would not find what it has just written.
-                "target_session_attrs": "primary",
-                "server_settings": {
-                    "application_name": f"runner {does}",
-                    "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
-                    "lock_timeout": f"{LOCK_TIMEOUT_S}s",
-                    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
-                    **settings,
-                },
-            },
-            **options,
+            self._url, hide_parameters=True, connect_args=arguments, **options
         )
         event.listen(engine.sync_engine, "connect", _teach)
         event.listen(engine.sync_engine, "before_cursor_execute", _storable, retval=True)
+        if pooled:
+            event.listen(engine.sync_engine, "begin", _bound)
         return engine
 
     def _once(self, work: Callable[[Connection], T]) -> T:
         """Do something in a transaction of a connection of its own; blocks."""
 
         async def connected() -> T:
-            engine = self._engine("opens", {}, poolclass=NullPool)
+            engine = self._engine("opens", pooled=True, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
                     asked_ms = steady_ms()
-                    told = (await connection.execute(TIME)).scalar_one()
-                    self._clock.seen(told, asked_ms)
+                    told = (await connection.execute(OPEN)).one()
+                    self._clock.seen(told.now_ms, asked_ms)
+                    bare: Any = (await connection.get_raw_connection()).driver_connection
+                    # A pooler answers for the server, and with a number of its own.
+                    self._pooled = self._pooled or bare.get_server_pid() != told.pid
                     return await connection.run_sync(work)
             finally:
                 await engine.dispose()
@@ -430,6 +464,10 @@ async def _drop(connection: AsyncConnection) -> None:
     # Not returned in order: a server that does not answer would be waited for.
     await connection.invalidate()
     await connection.close()
+
+
+def _bound(connection: Connection) -> None:
+    connection.exec_driver_sql(BOUNDED)
 
 
 def _teach(dbapi_connection: Any, _record: object) -> None:
