@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, TextClause, event, text
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy import URL, Connection, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
+from runner.store.connections import ReadingConnections, drop
 from runner.store.database import Locks, Replaced
 from runner.store.hints import Listener
 from runner.store.locks import WorkerLocks
@@ -30,6 +29,8 @@ from runner.store.locks import WorkerLocks
 T = TypeVar("T")
 
 READERS: Final = 4
+NO_SETTINGS: Final[Mapping[str, str]] = {}
+TRIES: Final = 3  # of a transaction whose connection was cut, before it waits
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 30
 # For a server that says nothing at all; longer than its own, so that else it tells what it was.
@@ -38,7 +39,6 @@ LOCK_TIMEOUT_S: Final = 10
 # A worker that was cut off in the middle of a transaction may hold the turn, and all others wait
 # for it: much less than a lease, so that nobody loses a job by it.
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
-RECYCLE_S: Final = 1_800
 IN_DOUBT_POLL_S: Final = 0.1
 PROMPT_MS: Final = 500
 PASSED_BY_MS: Final = 60_000
@@ -47,16 +47,21 @@ PASSED_BY_MS: Final = 60_000
 TURN: Final = 0x72756E6E
 
 _SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
+BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED;"
 # What holds for a transaction alone, where a session's settings would go to another's as well.
 BOUNDED: Final = (
     f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true), "
     f"set_config('lock_timeout', '{LOCK_TIMEOUT_S}s', true), "
     "set_config('idle_in_transaction_session_timeout', "
-    f"'{IDLE_IN_TRANSACTION_TIMEOUT_S}s', true)"
+    f"'{IDLE_IN_TRANSACTION_TIMEOUT_S}s', true);"
 )
 # A server that takes over from one that failed begins a new timeline.
 _TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _UNTOLD: Final = "CAST(NULL AS text)"
+# Up to where the log was read again when the server recovered from its last crash, if it did.
+_RECOVERED: Final = "pg_last_wal_replay_lsn()"
+# An empty message, for the sake of where in the log it ends.
+_MARK: Final = "pg_logical_emit_message(true, 'runner', '')"
 # An answer means that it is on the disk, whatever the server does for others.
 _DURABLE: Final = (
     "CASE current_setting('synchronous_commit') WHEN 'off' "
@@ -65,7 +70,14 @@ _DURABLE: Final = (
 _BEGUN: Final = f"{_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid, {_DURABLE}, "
 OPEN: Final = text(f"SELECT {_SERVER_MS} AS now_ms, pg_backend_pid() AS pid")
 TIMELINE: Final = text(f"SELECT {_TIMELINE}")
-STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
+# A server that crashed gives the numbers out again of transactions that left nothing in its log:
+# one that did not come as far as our mark has nothing of ours, whatever became of that number.
+_CRASHED: Final = (
+    f"{_RECOVERED} < CAST(CAST(:mark AS text) AS pg_lsn) "
+    f"AND CAST({_RECOVERED} AS text) IS DISTINCT FROM CAST(:recovered AS text)"
+)
+_STATUS: Final = "pg_xact_status(CAST(CAST(:xid AS text) AS xid8))"
+STATUS: Final = text(f"SELECT CASE WHEN {_CRASHED} THEN 'aborted' ELSE {_STATUS} END")
 # How many transactions have ended: those that began, without those that run.
 ENDED: Final = text(
     "SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) "
@@ -73,15 +85,19 @@ ENDED: Final = text(
 )
 
 
-def begin_statement(*, in_turn: bool, timeline: bool) -> TextClause:
-    """What a writer's transaction begins with.
+def begin_statement(*, in_turn: bool, timeline: bool) -> str:
+    """What a writer's transaction begins with: the time, its name, the timeline.
 
     Args:
         in_turn: no other writer's transaction runs at the same time.
         timeline: the server tells it.
     """
     turn = f"pg_advisory_xact_lock({TURN}), " if in_turn else ""
-    return text(f"SELECT {turn}{_BEGUN}{_TIMELINE if timeline else _UNTOLD} AS timeline")
+    told = (_TIMELINE, _RECOVERED, _MARK) if timeline else (_UNTOLD,) * 3
+    return (
+        f"SELECT {turn}{_BEGUN}{told[0]} AS timeline, CAST({told[1]} AS text) AS recovered, "
+        f"CAST({told[2]} AS text) AS mark"
+    )
 
 
 class ServerClock:
@@ -169,45 +185,34 @@ class PostgresDatabase:
     def look(self, work: Callable[[Driver], T]) -> T:
         return self._once(lambda connection: work(PostgresDriver(connection)))
 
-    def reading(self) -> AsyncEngine:
-        engine = self._engine(
-            "reads",
-            pooled=self._pooled,
-            reads=True,
-            poolclass=AsyncAdaptedQueuePool,
-            pool_size=READERS,
-            max_overflow=0,
-            pool_pre_ping=True,
-            pool_recycle=RECYCLE_S,
+    def reading(self) -> ReadingConnections:
+        if self._pooled:
+            engine = self._pooled_engine("reads", execution_options={"postgresql_readonly": True})
+        else:
+            # Each statement sees what is committed then, and no snapshot is held between two.
+            engine = self._engine(
+                "reads", {"default_transaction_read_only": "on"}, isolation_level="AUTOCOMMIT"
+            )
+        # A server that was replaced may still answer, and tell of things that are no more.
+        return ReadingConnections(
+            engine, READERS, era=lambda: self.replaced, transactions=self._pooled
         )
-        event.listen(engine.sync_engine, "connect", self._note_server)
-        event.listen(engine.sync_engine, "checkout", self._leave_old_server)
-        return engine
-
-    def _note_server(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        record.info["replaced"] = self.replaced
-
-    def _leave_old_server(
-        self, _connection: object, record: ConnectionPoolEntry, _proxy: object
-    ) -> None:
-        """One that was replaced may still answer, and tell of things that are no more."""
-        if record.info["replaced"] != self.replaced:
-            raise InvalidatePoolError
 
     def writing(self) -> PostgresSession:
-        engine = self._engine("writes", pooled=self._pooled, poolclass=NullPool)
-        return PostgresSession(self, engine, self._clock)
+        # Its transactions begin and end by its own word.
+        made = self._pooled_engine if self._pooled else self._engine
+        engine = made("writes", isolation_level="AUTOCOMMIT")
+        begin = f"{BEGIN} {BOUNDED}" if self._pooled else BEGIN
+        return PostgresSession(self, engine, self._clock, begin)
 
-    def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
-        return PostgresWatcher(engine)
+    def watcher(self, connections: ReadingConnections) -> PostgresWatcher:
+        return PostgresWatcher(connections)
 
     def listener(self) -> Listener | None:
         if not self._listens or self._pooled:
             return None
         # Nothing is in a transaction there, and nothing is ever asked that takes time.
-        return Listener(
-            self._engine("listens", pooled=False, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        )
+        return Listener(self._engine("listens", isolation_level="AUTOCOMMIT"))
 
     def locks(self) -> Locks:
         folder = locks.private_folder()
@@ -231,57 +236,70 @@ class PostgresDatabase:
         return postgres_errors.passing(error)
 
     def _engine(
-        self, does: str, *, pooled: bool, reads: bool = False, **options: Any
+        self, does: str, settings: Mapping[str, str] = NO_SETTINGS, **options: Any
     ) -> AsyncEngine:
         """
         Args:
             does: what its connections are for, for whoever looks at pg_stat_activity.
-            pooled: a pooler may give each transaction another connection to the server: nothing
-                is left behind in one, no setting and no prepared statement.
-            reads: and never writes.
+            settings: of their sessions.
         """
-        arguments: dict[str, Any] = {
-            "timeout": CONNECT_TIMEOUT_S,
-            "command_timeout": COMMAND_TIMEOUT_S,
-            # One that stands by lags behind: a worker would not find what it has just written.
-            "target_session_attrs": "primary",
-            "server_settings": {"application_name": f"runner {does}"},
+        bounds = {
+            "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+            "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
         }
-        if pooled:
-            # Statements without a name: the driver sends each together with its values.
-            arguments |= {
-                "statement_cache_size": 0,
-                "prepared_statement_cache_size": 0,
-                "prepared_statement_name_func": str,
-            }
-            if reads:
-                options["execution_options"] = {"postgresql_readonly": True}
-        else:
-            arguments["server_settings"] |= {
-                "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
-                "lock_timeout": f"{LOCK_TIMEOUT_S}s",
-                "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
-            }
-            if reads:
-                arguments["server_settings"]["default_transaction_read_only"] = "on"
-                # Each statement sees what is committed then; no snapshot is held between two.
-                options["isolation_level"] = "AUTOCOMMIT"
+        return self._connecting(does, {}, {**bounds, **settings}, options)
+
+    def _pooled_engine(self, does: str, **options: Any) -> AsyncEngine:
+        """Behind a pooler that may give each transaction another connection to the server, nothing
+        is left in one: no setting, and no statement with a name."""
+        unnamed = {
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": str,
+        }
+        engine = self._connecting(does, unnamed, {}, options)
+        if (
+            "isolation_level" not in options
+        ):  # else its user begins transactions in words of his own
+            event.listen(engine.sync_engine, "begin", _bound)
+        return engine
+
+    def _connecting(
+        self,
+        does: str,
+        arguments: Mapping[str, Any],
+        settings: Mapping[str, str],
+        options: Mapping[str, Any],
+    ) -> AsyncEngine:
         engine = create_async_engine(
-            self._url, hide_parameters=True, connect_args=arguments, **options
+            self._url,
+            poolclass=NullPool,
+            hide_parameters=True,
+            connect_args={
+                "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": COMMAND_TIMEOUT_S,
+                # One that stands by lags behind: a worker would not find what it has just written.
+                "target_session_attrs": "primary",
+                "server_settings": {"application_name": f"runner {does}", **settings},
+                **arguments,
+            },
+            **options,
         )
         event.listen(engine.sync_engine, "connect", _teach)
         event.listen(engine.sync_engine, "before_cursor_execute", _storable, retval=True)
-        if pooled:
-            event.listen(engine.sync_engine, "begin", _bound)
         return engine
 
     def _once(self, work: Callable[[Connection], T]) -> T:
         """Do something in a transaction of a connection of its own; blocks."""
 
         async def connected() -> T:
-            engine = self._engine("opens", pooled=True, poolclass=NullPool)
+            engine = self._pooled_engine("opens")  # it may be one
             try:
                 async with engine.begin() as connection:
+                    postgres_migrate.refuse_older(
+                        connection.dialect.server_version_info, self.shown
+                    )
                     asked_ms = steady_ms()
                     told = (await connection.execute(OPEN)).one()
                     self._clock.seen(told.now_ms, asked_ms)
@@ -309,10 +327,17 @@ class PostgresDatabase:
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """A transaction whose commit was sent and never answered."""
+    """A transaction whose commit was sent and never answered.
+
+    Args:
+        recovered: what `_RECOVERED` was when it began.
+        mark: where in the server's log its first trace ends; None: the server tells nobody.
+    """
 
     work: object
     xid: str
+    recovered: str | None
+    mark: str | None
     result: Any
 
 
@@ -320,8 +345,11 @@ class PostgresSession:
     """The writing connection, with an event loop of its own in the writer's thread: no task of the
     program can interrupt a transaction, because none runs one."""
 
-    def __init__(self, database: PostgresDatabase, engine: AsyncEngine, clock: ServerClock) -> None:
+    def __init__(
+        self, database: PostgresDatabase, engine: AsyncEngine, clock: ServerClock, words: str
+    ) -> None:
         self._database = database
+        self._words = words  # that a transaction begins with
         self._engine = engine
         self._clock = clock
         self._runner: asyncio.Runner | None = None
@@ -331,20 +359,21 @@ class PostgresSession:
         self._begin = _begin_statements(timeline=True)
 
     def transaction(self, work: Callable[[Connection], T], *, beside: bool) -> T:
-        try:
-            return self._run(self._transaction(work, beside))
-        except Exception as error:
-            if not postgres_errors.lost(error):
-                raise
-            # A server that was restarted, a connection that a firewall forgot: once more at once.
-            self.disconnect()
+        for _ in range(TRIES - 1):
+            try:
+                return self._run(self._transaction(work, beside))
+            except Exception as error:
+                if not postgres_errors.lost(error):
+                    raise
+                # A server that was restarted, a connection that a firewall forgot: again at once.
+                self.disconnect()
         return self._run(self._transaction(work, beside))
 
     def disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             with suppress(Exception):
-                self._run(_drop(connection))
+                self._run(drop(connection))
 
     def close(self) -> None:
         self.disconnect()
@@ -369,24 +398,35 @@ class PostgresSession:
             if committed:
                 result: T = doubt.result
                 return result
-        transaction = await connection.begin()
+        # As one piece for SQLAlchemy: each that it is handed costs it as much as a statement.
+        return await connection.run_sync(self._committed, work, beside)
+
+    def _committed(
+        self, connection: Connection, work: Callable[[Connection], T], beside: bool
+    ) -> T:
+        """Apply work in a transaction; what it gave."""
+        server = PostgresDriver(connection)
+        # Whatever the server does for others: a fence is to see what was committed just before.
+        server.control(self._words)
         try:
             asked_ms = steady_ms()
-            begun = (await connection.execute(self._begin[beside])).one()
-            self._clock.seen(begun.now_ms, asked_ms)
-            self._same_server(begun.timeline)
-            result = await connection.run_sync(work)
+            begun = server.execute(self._begin[beside]).fetchone()
+            self._clock.seen(begun["now_ms"], asked_ms)
+            self._same_server(begun["timeline"])
+            result = work(connection)
         except BaseException as error:
             if not postgres_errors.lost(error):  # else nobody is there to be told
                 with suppress(Exception):
-                    await transaction.rollback()
+                    server.control("ROLLBACK;")
             raise
         try:
-            await transaction.commit()
+            ended = server.control("COMMIT;")
         except Exception as error:
             if postgres_errors.lost(error):
-                self._doubt = _Doubt(work, begun.xid, result)
+                self._doubt = _Doubt(work, begun["xid"], begun["recovered"], begun["mark"], result)
             raise
+        if ended != "COMMIT":  # what the server answers where a statement had failed
+            raise StoreError(f"the database {self._database.shown} undid a transaction: {ended}")
         return result
 
     async def _connect(self) -> AsyncConnection:
@@ -396,7 +436,7 @@ class PostgresSession:
                 timeline = (await connection.execute(TIMELINE)).scalar_one()
         except Exception as error:
             if postgres_errors.lost(error):
-                await _drop(connection)
+                await drop(connection)
                 raise
             timeline = None  # some servers tell nobody
             self._begin = _begin_statements(timeline=False)
@@ -414,9 +454,10 @@ class PostgresSession:
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
         """What became of a transaction, as the server knows it."""
+        asked = {"xid": doubt.xid, "recovered": doubt.recovered, "mark": doubt.mark}
         while True:
             async with connection.begin():
-                status = (await connection.execute(STATUS, {"xid": doubt.xid})).scalar_one()
+                status = (await connection.execute(STATUS, asked)).scalar_one()
             if status != "in progress":
                 return bool(status == "committed")
             await asyncio.sleep(IN_DOUBT_POLL_S)
@@ -425,12 +466,12 @@ class PostgresSession:
 class PostgresWatcher:
     """Asks the server how many transactions have ended."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, connections: ReadingConnections) -> None:
+        self._connections = connections
 
     async def version(self) -> int:
-        async with self._engine.connect() as connection:
-            return int((await connection.execute(ENDED)).scalar_one())
+        ((version,),) = await self._connections.rows(ENDED)
+        return int(version)
 
     def close(self) -> None:
         """It has no connection of its own."""
@@ -452,18 +493,12 @@ class NoLocks:
     def forget(self, worker_id: str) -> None: ...
 
 
-def _begin_statements(*, timeline: bool) -> tuple[TextClause, TextClause]:
+def _begin_statements(*, timeline: bool) -> tuple[str, str]:
     """In turn, and beside others."""
     return (
         begin_statement(in_turn=True, timeline=timeline),
         begin_statement(in_turn=False, timeline=timeline),
     )
-
-
-async def _drop(connection: AsyncConnection) -> None:
-    # Not returned in order: a server that does not answer would be waited for.
-    await connection.invalidate()
-    await connection.close()
 
 
 def _bound(connection: Connection) -> None:

@@ -25,7 +25,7 @@ from runner.jobs.spec import (
 )
 from runner.jobs.states import State, allowed_before
 from runner.store import prefixes
-from runner.store.bare import Driver, Sql
+from runner.store.bare import Driver, PostgresDriver, Sql
 from runner.store.broken import break_open_call
 from runner.store.copy_marks import refuse_copied
 from runner.store.engine import driver
@@ -53,7 +53,8 @@ RETURNING key
 """
 KNOWN: Final = "SELECT simulated, paused, pause_reason FROM batch WHERE name = ?"
 PAUSED: Final = "SELECT paused, pause_reason FROM batch WHERE key = ?"
-# CROSS JOIN keeps the order: for each wanted id one look into the index, however large the queue.
+# CROSS JOIN keeps the order: for each wanted id one look into the index, however large the queue;
+# on PostgreSQL it is LIMIT that does, also while the server does not know yet how large it is.
 PRESENT: Final = Sql(
     """\
 SELECT job.id, job.key, job.hash, job.state, job_spec.settings
@@ -64,21 +65,25 @@ CROSS JOIN job_spec ON job_spec.job_key = job.key
     postgres="""\
 SELECT job.id, job.key, job.hash, job.state, job_spec.settings
 FROM json_array_elements_text(CAST(?1 AS text)::json) AS wanted(value)
-JOIN job ON job.id = wanted.value AND job.batch_key = ?2
+CROSS JOIN LATERAL (
+  SELECT * FROM job WHERE job.id = wanted.value AND job.batch_key = ?2 LIMIT 1) AS job
 JOIN job_spec ON job_spec.job_key = job.key
 """,
 )
-HASHES: Final = Sql(
+THERE: Final = Sql(
     """\
-SELECT job.id, job.hash FROM batch
+SELECT job.id, job.hash, job.state, job_spec.settings FROM batch
 CROSS JOIN json_each(?1) AS wanted
 CROSS JOIN job ON job.id = wanted.value AND job.batch_key = batch.key
+CROSS JOIN job_spec ON job_spec.job_key = job.key
 WHERE batch.name = ?2
 """,
     postgres="""\
-SELECT job.id, job.hash FROM batch
+SELECT job.id, job.hash, job.state, job_spec.settings FROM batch
 CROSS JOIN json_array_elements_text(CAST(?1 AS text)::json) AS wanted(value)
-JOIN job ON job.id = wanted.value AND job.batch_key = batch.key
+CROSS JOIN LATERAL (
+  SELECT * FROM job WHERE job.id = wanted.value AND job.batch_key = batch.key LIMIT 1) AS job
+JOIN job_spec ON job_spec.job_key = job.key
 WHERE batch.name = ?2
 """,
 )
@@ -105,6 +110,17 @@ VALUES (?, ?, ?, ?, ?, 'available', ?, ?, ?)
 ADD_SPEC: Final = """\
 INSERT INTO job_spec (job_key, settings, shape)
 VALUES (?, ?, ?)
+"""
+# A whole portion in one statement: there the triggers count once a statement, too.
+ADD_JOBS: Final = """\
+INSERT INTO job (key, batch_key, id, hash, model, state, priority, created_ms, updated_ms)
+SELECT given.key, $6, given.id, given.hash, given.model, 'available', given.priority, $7, $7
+FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::text[], $5::integer[])
+  AS given(key, id, hash, model, priority)
+"""
+ADD_SPECS: Final = """\
+INSERT INTO job_spec (job_key, settings, shape)
+SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[])
 """
 SET_PRIORITY: Final = "UPDATE job SET priority = ? WHERE key = ?"
 SET_SETTINGS: Final = "UPDATE job_spec SET settings = ? WHERE job_key = ?"
@@ -230,22 +246,46 @@ def batch_has_jobs(connection: Driver, batch_name: str) -> bool:
     return bool(connection.execute(HAS_JOBS, (batch_name,)).fetchall())
 
 
-def find_conflicts(
-    connection: Driver, batch_name: str, jobs: Iterator[JobSpec]
-) -> tuple[list[Conflict], int]:
-    """The first jobs whose id is known under another hash, and how many there are in all."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a submission would meet.
+
+    Args:
+        conflicts: the first jobs whose id is known under another hash.
+        total: how many there are in all.
+        present: how many are there already; None where anything is to be written for any of them.
+    """
+
+    conflicts: tuple[Conflict, ...] = ()
+    total: int = 0
+    present: int | None = None
+
+
+def compare(connection: Driver, batch_name: str, jobs: Iterator[JobSpec]) -> Compared:
+    """See what is known of the jobs of a submission, and how; in flat memory."""
     shown: list[Conflict] = []
-    total = 0
-    hashes = ((spec.id, shape_hash(spec.shape_json())) for spec in jobs)
-    while portion := list(islice(hashes, SLICE_JOBS)):
-        ids = json.dumps([job_id for job_id, _ in portion])
-        known: dict[str, bytes] = dict(connection.execute(HASHES, (ids, batch_name)).fetchall())
-        for job_id, submitted in portion:
-            if known.get(job_id, submitted) != submitted:
+    total = present = count = 0
+    while portion := list(islice(jobs, SLICE_JOBS)):
+        ids = json.dumps([spec.id for spec in portion])
+        known: dict[str, tuple[bytes, str, str]] = {
+            job_id: (job_hash, state, settings)
+            for job_id, job_hash, state, settings in connection.execute(
+                THERE, (ids, batch_name)
+            ).fetchall()
+        }
+        count += len(portion)
+        for spec in portion:
+            there = known.get(spec.id)
+            if there is None:
+                continue
+            known_hash, state, settings = there
+            if known_hash != (submitted := shape_hash(spec.shape_json())):
                 total += 1
                 if len(shown) < SHOWN_CONFLICTS:
-                    shown.append(Conflict(job_id, known[job_id], submitted))
-    return shown, total
+                    shown.append(Conflict(spec.id, known_hash, submitted))
+            elif settings == _storable_json(spec.settings_json()) or State(state).final:
+                present += 1
+    return Compared(tuple(shown), total, present if present == count else None)
 
 
 def conflict_error(batch_name: str, shown: Iterable[Conflict], total: int) -> SubmitConflict:
@@ -336,6 +376,15 @@ def _add(sql: Driver, batch_key: int, jobs: list[Prepared], now_ms: int) -> None
         return
     ranges = sql.execute(NEXT_KEYS, (len(jobs),)).fetchall()
     keys = chain.from_iterable(range(first, last + 1) for first, last in ranges)
+    if isinstance(sql, PostgresDriver):
+        ids, hashes, models, priorities, settings, shapes = (
+            [getattr(one, name) for one in jobs]
+            for name in ("id", "hash", "model", "priority", "settings", "shape")
+        )
+        all_keys = list(keys)
+        sql.execute(ADD_JOBS, (all_keys, ids, hashes, models, priorities, batch_key, now_ms))
+        sql.execute(ADD_SPECS, (all_keys, settings, shapes))
+        return
     keyed = list(zip(keys, jobs, strict=True))
     _insert(
         sql,
@@ -349,8 +398,7 @@ def _add(sql: Driver, batch_key: int, jobs: list[Prepared], now_ms: int) -> None
 
 
 def _insert(sql: Driver, one_row: str, rows: list[tuple[Any, ...]]) -> None:
-    """Insert rows, most of them many to a statement: that takes half the time of one each, and on
-    PostgreSQL the triggers count once a statement."""
+    """Insert rows, most of them many to a statement: that takes half the time of one each."""
     singly = len(rows) % ROWS_AT_ONCE
     many = _many(one_row)
     for at in range(singly, len(rows), ROWS_AT_ONCE):

@@ -61,12 +61,11 @@ async def test_it_is_found_out_without_a_word(
 async def test_every_transaction_is_bounded_and_nothing_is_left_behind(
     store: Store, hands: Hands, database: str, bouncer: Bouncer
 ) -> None:
-    engine = store.database.reading()
-    async with engine.connect() as reader:
-        for name, bound in BOUNDS.items():
-            assert (await reader.execute(text(f"SHOW {name}"))).scalar_one() == bound
-        assert (await reader.execute(text("SHOW transaction_read_only"))).scalar_one() == "on"
-    await engine.dispose()
+    readers = store.database.reading()
+    for name, bound in (*BOUNDS.items(), ("transaction_read_only", "on")):
+        (row,) = await readers.rows(text(f"SHOW {name}"))
+        assert row[0] == bound
+    await readers.close()
 
     def settings(connection: object) -> list[str]:
         found = connection.exec_driver_sql  # type: ignore[attr-defined]
