@@ -25,10 +25,10 @@ from report import pin
 CHARACTERS_A_TOKEN = 4
 _PROMPT = re.compile(r"document (\d+) of (\d+)")
 _LAST_WORDS = re.compile(r"<last_words>(.*)</last_words>\s*\Z", re.DOTALL)
-_WORDS = (
+_WORDS = (  # noqa: SIM905
     "the river ran slowly past old mills and over smooth stones while people on its banks spoke of "
     "work weather bread and ships that had gone down to sea long before anyone could remember them"
-).split()  # noqa: SIM905
+).split()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from runner.jobs.call import CallOutcome
 from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
 from runner.messages.client import MessagesClient
-from runner.store.postgres import PostgresDatabase, ServerClock, steady_ms
+from runner.store.postgres import ServerClock, steady_ms
 from runner.store.records import CallStart, Claim, Lane, Settlement
 from runner.store.store import Store
 from runner.workers.worker import Worker
@@ -47,7 +47,11 @@ CONCURRENCY = 32  # calls open at once in each process
 DONE = Settlement(State.COMPLETED, Finish.END_TURN)
 
 
-def specs(count: int) -> Iterator[JobSpec]:
+def specs(count: int) -> Callable[[], Iterator[JobSpec]]:
+    return lambda: _specs(count)
+
+
+def _specs(count: int) -> Iterator[JobSpec]:
     for number in range(count):
         yield JobSpec(
             id=f"job-{number}",
@@ -286,7 +290,7 @@ class Fleet:
 async def run_fleet(database: str, server: Server | None, processes: int, jobs: int) -> Fleet:
     async with await Store.open(database) as store:
         limits = BatchLimits(concurrency=CONCURRENCY)
-        await store.submit(BatchSpec("b", limits), lambda: specs(jobs))
+        await store.submit(BatchSpec("b", limits), specs(jobs))
     api = Child("--answering")
     children: list[Child] = []
     try:
@@ -335,7 +339,7 @@ async def measure_saves(server: Server, report: Report, most: int) -> None:
     for jobs in (1, 32, 128, 500):
         saves = most // (20 if jobs == 1 else 1) // jobs
         async with a_queue(server) as (_, store):
-            batch_key = (await store.submit(BatchSpec("b"), lambda n=jobs: specs(n))).batch_key
+            batch_key = (await store.submit(BatchSpec("b"), specs(jobs))).batch_key
             claims = await claimed(store, batch_key, jobs)
             start = CallStart(1, None, 0, 1000, MODEL)
             keys = await asyncio.gather(*(store.begin_call(c, start) for c in claims))
@@ -359,15 +363,19 @@ async def measure_saves(server: Server, report: Report, most: int) -> None:
 
 
 async def measure_settles(server: Server, report: Report, jobs: int) -> None:
-    table = report.table("A call begun, ended and settled", "at once", "client's CPU", "server's CPU")
+    table = report.table(
+        "A call begun, ended and settled", "at once", "client's CPU", "server's CPU"
+    )
     for width in (1, 32, 500):
         count = jobs // (10 if width == 1 else 1)
         async with a_queue(server) as (_, store):
-            batch_key = (await store.submit(BatchSpec("b"), lambda n=count: specs(n))).batch_key
+            batch_key = (await store.submit(BatchSpec("b"), specs(count))).batch_key
             claims = await claimed(store, batch_key, count)
             start = CallStart(1, None, 0, 1000, MODEL)
 
-            async def settle_all(claims: Sequence[Claim], store: Store) -> None:
+            async def settle_all(
+                claims: Sequence[Claim], store: Store, start: CallStart = start
+            ) -> None:
                 for claim in claims:
                     key = await store.begin_call(claim, start)
                     await store.end_call_and_settle(claim, key, CallOutcome("end_turn"), DONE)
@@ -376,7 +384,9 @@ async def measure_settles(server: Server, report: Report, jobs: int) -> None:
             with Cpu() as cpu:
                 await asyncio.gather(*(settle_all(claims[n::width], store) for n in range(width)))
             used_s = server.cpu_s() - used_s
-            table.add(width, f"{cpu.cpu_s / count * 1e6:,.0f} µs", f"{used_s / count * 1e6:,.0f} µs")
+            table.add(
+                width, f"{cpu.cpu_s / count * 1e6:,.0f} µs", f"{used_s / count * 1e6:,.0f} µs"
+            )
 
 
 async def measure_queue(server: Server, report: Report, sizes: Sequence[int]) -> None:
@@ -388,7 +398,7 @@ async def measure_queue(server: Server, report: Report, sizes: Sequence[int]) ->
     for rows in sizes:
         async with a_queue(server) as (_, store):
             with Cpu() as submitted:
-                batch_key = (await store.submit(BatchSpec("b"), lambda n=rows: specs(n))).batch_key
+                batch_key = (await store.submit(BatchSpec("b"), specs(rows))).batch_key
             await store.register_worker("w", host="h", pid=os.getpid(), lease_ms=10**9)
             cells: list[str] = []
             for size, rounds in ((1, 200), (32, 20)):
@@ -474,7 +484,9 @@ async def measure_workers(server: Server, report: Report, counts: Sequence[int],
 
 async def main() -> None:
     parser = arguments(__doc__, quick=True, curve=True)
-    parser.add_argument("--db", metavar="URL", help="a server of your own: databases are made there")
+    parser.add_argument(
+        "--db", metavar="URL", help="a server of your own: databases are made there"
+    )
     parser.add_argument("--only", default="queue,saves,settles,documents,workers", metavar="PARTS")
     parser.add_argument("--answering", action="store_true", help="(the API's process)")
     parser.add_argument("--working", nargs=2, metavar=("DATABASE", "URL"), help="(a worker's)")

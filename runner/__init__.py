@@ -14,8 +14,18 @@ if TYPE_CHECKING:
     from runner.jobs.jobfile import JobFile, read_job_file
     from runner.jobs.spec import BatchLimits, BatchSpec, ContinuationSpec, JobSpec, Until
     from runner.jobs.states import Finish, State
-    from runner.library import Document, documents, follow, open_store, read, run, submit
+    from runner.library import (
+        Document,
+        copy_batch,
+        documents,
+        follow,
+        open_store,
+        read,
+        run,
+        submit,
+    )
     from runner.messages.client import MessagesClient
+    from runner.store.copying import CopyReceipt
     from runner.store.records import OnConflict, SubmitReceipt
     from runner.store.store import Store
     from runner.workers.progress import Progress
@@ -26,8 +36,18 @@ _HOME = {
     "runner.jobs.jobfile": ["JobFile", "read_job_file"],
     "runner.jobs.spec": ["BatchLimits", "BatchSpec", "ContinuationSpec", "JobSpec", "Until"],
     "runner.jobs.states": ["Finish", "State"],
-    "runner.library": ["Document", "documents", "follow", "open_store", "read", "run", "submit"],
+    "runner.library": [
+        "Document",
+        "copy_batch",
+        "documents",
+        "follow",
+        "open_store",
+        "read",
+        "run",
+        "submit",
+    ],
     "runner.messages.client": ["MessagesClient"],
+    "runner.store.copying": ["CopyReceipt"],
     "runner.store.records": ["OnConflict", "SubmitReceipt"],
     "runner.store.store": ["Store"],
     "runner.workers.progress": ["Progress"],
@@ -39,6 +59,7 @@ __all__ = [
     "BatchLimits",
     "BatchSpec",
     "ContinuationSpec",
+    "CopyReceipt",
     "Document",
     "Finish",
     "JobFile",
@@ -52,6 +73,7 @@ __all__ = [
     "SubmitReceipt",
     "Until",
     "WorkerSettings",
+    "copy_batch",
     "documents",
     "follow",
     "open_store",

@@ -29,6 +29,8 @@ from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
 from runner.messages.client import MessagesClient
 from runner.messages.prices import is_priced
+from runner.store import copying
+from runner.store.copying import CopyReceipt
 from runner.store.records import JobRow, OnConflict, PauseCause, SavedCall, SubmitReceipt
 from runner.store.store import Store
 from runner.workers.progress import Progress
@@ -215,6 +217,29 @@ async def run(
         if ours:
             with anyio.CancelScope(shield=True):
                 await client.aclose()
+
+
+async def copy_batch(
+    source: Store, target: Store, name: str, *, wait: bool = False, afresh: bool = False
+) -> CopyReceipt:
+    """Move a batch to another database, finished or half-way; it goes on there, and there alone.
+
+    Stopped at any moment, it is finished by the same call again.
+
+    Args:
+        wait: where it is worked on, let its open calls come to their end first.
+        afresh: throw away what a copy that never became whole has left at the new place.
+
+    Raises:
+        NotFound: there is no such batch.
+        UsageError: the new place has another batch of that name, or it was copied elsewhere.
+        StoreUnavailable: it is worked on, or a database cannot be used now.
+        StoreError: an order changed it meanwhile.
+    """
+    most = WorkerSettings().max_rescues
+    return await copying.copy_batch(
+        source, target, name, max_rescues=most, wait=wait, afresh=afresh
+    )
 
 
 async def lift_pauses(

@@ -2,7 +2,7 @@
 
 Tests that take `store`, `database` or `place`, and tests that let a house work, run on each kind.
 What is the file's own takes `sqlite_only`, what is the server's own `postgres_only`; in a house it
-is marked `in_a_file`.
+is marked `in_a_file` or `on_a_server`.
 """
 
 from __future__ import annotations
@@ -63,16 +63,17 @@ def database(place: Place) -> Iterator[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = set(metafunc.fixturenames)
     if hasattr(metafunc.module, "a_house") and "tmp_path" in names and "place" not in names:
-        only = metafunc.definition.get_closest_marker("in_a_file")
-        metafunc.fixturenames.append("housing")
-        places = ["sqlite"] if only else ["sqlite", "postgres"]
+        marked = metafunc.definition.get_closest_marker
+        places = ["sqlite"] if marked("in_a_file") else ["sqlite", "postgres"]
+        places = ["postgres"] if marked("on_a_server") else places
         metafunc.parametrize("housing", places, indirect=True)
 
 
-@pytest.fixture
+# For all, because pytest forgets a fixture that a test does not name itself.
+@pytest.fixture(autouse=True)
 def housing(request: pytest.FixtureRequest) -> Iterator[None]:
     """Where houses have their database."""
-    if request.param == "sqlite":
+    if getattr(request, "param", "sqlite") == "sqlite":
         yield
         return
     house.PLACE = Databases(request.getfixturevalue("postgres_server"))

@@ -1,4 +1,5 @@
-"""Batches that are copied from one database to another, and how the server keeps its tables."""
+"""Batches that are copied from one database to another, what lists are read by, and how the server
+keeps its tables."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,11 +18,25 @@ CHANGED = ("learned", "pace", "pace_member", "shared_prefix", "model_memory")
 KEPT = ("call", "chunk", "job_event", "job_spec")
 # Long texts lie in a table behind the table, which is tidied by its own measure.
 LONG = ("chunk", "job_spec")
+# Final jobs without a complete document.
+INCOMPLETE = (
+    "state IN ('cancelled', 'discarded') "
+    "OR finish NOT IN ('end_turn', 'stop_sequence', 'until_met')"
+)
 
 
 def upgrade() -> None:
     op.add_column("batch", sa.Column("copied_to", sa.Text))
     op.add_column("batch", sa.Column("copied_from", sa.Text))
+    # A list of one batch, or of what failed, reads nothing of the others.
+    op.create_index("job_batch", "job", ["batch_key", "key"])
+    op.create_index(
+        "job_incomplete",
+        "job",
+        ["key"],
+        sqlite_where=sa.text(INCOMPLETE),
+        postgresql_where=sa.text(INCOMPLETE),
+    )
     connection = op.get_bind()
     if connection.dialect.name != "postgresql":
         widen_check(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from runner.cli.common import database_option, json_option, message, print_json, reading, run_async
+from runner.cli.copying import copy
 from runner.cli.harmless import one_line
 
 
@@ -68,3 +69,6 @@ def check(database: str, as_json: bool) -> int:
             click.echo(one_line(problem))
         message(one_line(f"{'damaged' if problems else 'ok'}: {shown}"))
     return 1 if problems else 0
+
+
+db.add_command(copy)

@@ -29,5 +29,6 @@ def pause_line(row: BatchRow) -> str:
         PauseCause.BREAKER: "`runner show JOB` tells what the API said of one. Once it is mended, "
         f"`runner retry --batch {row.name} --state discarded` puts the failed ones back, and "
         f"`runner resume {row.name}` or the same `runner run` goes on",
+        PauseCause.COPY: "`runner db copy --help` tells more",
     }
     return f"{pause_words(row)}{reason}; {mend[row.paused or PauseCause.USER]}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from runner.continuation.text import clean_end, is_blank
 
 _WINDOW = 512  # characters looked at first to find a clean end; doubled while they do not suffice
+_PARTS = 256  # small parts that are kept apart, at most: walking over thousands of them costs
 
 
 class GrowingDocument:
@@ -19,8 +21,11 @@ class GrowingDocument:
     def __init__(self) -> None:
         self._pieces: list[str] = []  # whole pieces, none empty
         self._settled = 0  # characters in them
-        self._open: list[str] = []  # parts of the piece that is being written
+        # The piece that is being written: in large parts, and the last of it as it came.
+        self._open: list[str] = []
+        self._new: list[str] = []
         self._open_length = 0
+        self._words: list[int] = []  # of the first whole pieces, as far as they were counted
 
     def __len__(self) -> int:
         return self._settled + self._open_length
@@ -40,6 +45,7 @@ class GrowingDocument:
         self._close()
         while self._settled > resume_at:
             last = self._pieces.pop()
+            del self._words[len(self._pieces) :]
             self._settled -= len(last)
             if kept := last[: max(0, resume_at - self._settled)]:
                 self._pieces.append(kept)
@@ -48,13 +54,25 @@ class GrowingDocument:
     def add(self, text: str) -> None:
         """Append to the piece that is being written."""
         if text:
-            self._open.append(text)
+            self._new.append(text)
             self._open_length += len(text)
+            if len(self._new) >= _PARTS:
+                self._open.append("".join(self._new))
+                self._new.clear()
 
     def pieces(self) -> tuple[str, ...]:
         """The text as one piece a call, in order."""
         self._close_open_parts()
         return (*self._pieces, *self._open)
+
+    def words(self) -> int:
+        """How many words the text has: what white space parts."""
+        pieces = self.pieces()
+        self._words += [len(piece.split()) for piece in self._pieces[len(self._words) :]]
+        halved = sum(
+            not (before[-1].isspace() or behind[0].isspace()) for before, behind in pairwise(pieces)
+        )
+        return sum(self._words) + sum(len(part.split()) for part in self._open) - halved
 
     def tail(self, length: int) -> str:
         """The last `length` characters, or all there are."""
@@ -95,6 +113,7 @@ class GrowingDocument:
         return tuple(blocks)
 
     def _from_the_end(self) -> Iterable[str]:
+        yield from reversed(self._new)
         yield from reversed(self._open)
         yield from reversed(self._pieces)
 
@@ -105,8 +124,9 @@ class GrowingDocument:
         self._open, self._open_length = [], 0
 
     def _close_open_parts(self) -> None:
-        if len(self._open) > 1:
-            self._open = ["".join(self._open)]
+        if self._new or len(self._open) > 1:
+            self._open = ["".join((*self._open, *self._new))]
+            self._new = []
 
 
 def fold(calls: Iterable[tuple[int, str]]) -> str:

@@ -31,7 +31,7 @@ def sure_calls(
     if until.all:
         return max(sure_calls(p, document, document_tokens, max_tokens) for p in until.all)
     if until.min_words is not None:
-        have, need, most = len(document.text.split()), until.min_words, _MOST_WORDS_A_TOKEN
+        have, need, most = document.words(), until.min_words, _MOST_WORDS_A_TOKEN
     elif until.min_chars is not None:
         have, need, most = len(document), until.min_chars, _MOST_CHARACTERS_A_TOKEN
     else:

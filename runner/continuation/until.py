@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Protocol
+from copy import copy
+from typing import Protocol, Self
 
 from runner.continuation.document import GrowingDocument
 from runner.jobs.conditions import Match, compiled
@@ -45,8 +46,18 @@ class Condition(Protocol):
     def missing(self) -> str:
         """What the document lacks, to follow the word "it"."""
 
+    def copy(self) -> Self:
+        """The same as it stands, to be fed on its own."""
 
-class _Contains:
+
+class _Form:
+    """What holds no more than values that are never changed in place."""
+
+    def copy(self) -> Self:
+        return copy(self)
+
+
+class _Contains(_Form):
     def __init__(self, wanted: str) -> None:
         self.place: int | None = None
         self._wanted = wanted
@@ -68,24 +79,31 @@ class _Contains:
         return f'does not yet contain "{self._wanted}"'
 
 
-class _Matches:
+class _Matches(_Form):
     """A match that ends where the text ends so far may grow: mid-stream it waits for more."""
 
     def __init__(self, pattern: str) -> None:
         self._words = pattern
         self._pattern = compiled(pattern)
-        self._text = ""
-        self._new: list[str] = []
+        self._text = ""  # where a match may begin, and the character before it
+        self._before = 0  # characters before that
+        self.new: list[str] = []
+        self._match: Match | None = None
         self._place: int | None = None
 
     def feed(self, text: str) -> None:
-        self._new.append(text)
+        self.new.append(text)
+
+    def copy(self) -> Self:
+        same = copy(self)
+        same.new = self.new.copy()
+        return same
 
     @property
     def place(self) -> int | None:
         match = None if self._place is not None else self._search()
         if match is not None and match.end() < len(self._text):
-            self._place = match.end()
+            self._place = self._before + match.end()
         return self._place
 
     def met(self) -> bool:
@@ -95,14 +113,17 @@ class _Matches:
         return f"does not yet hold anything that the regular expression {self._words} matches"
 
     def _search(self) -> Match | None:
-        """The whole text goes in, so that `^` and `\\b` see what stands before the window."""
-        start = max(0, len(self._text) - MATCH_SPAN)
-        self._text += "".join(self._new)
-        self._new.clear()
-        return self._pattern.search(self._text, start)
+        """Looks at what is new. What `^` and `\\b` want to see before it goes in as well."""
+        if self.new:
+            beyond = max(0, len(self._text) - MATCH_SPAN - 1)
+            self._before += beyond
+            self._text = "".join((self._text[beyond:], *self.new))
+            self.new.clear()
+            self._match = self._pattern.search(self._text, 1 if self._before else 0)
+        return self._match
 
 
-class _MinWords:
+class _MinWords(_Form):
     """The n-th word counts once white space follows it, or the document ends."""
 
     def __init__(self, least: int) -> None:
@@ -135,7 +156,7 @@ class _MinWords:
         return f"has {self._whole + self._in_word:,} words, and is to have at least {self._least:,}"
 
 
-class _MinChars:
+class _MinChars(_Form):
     """The place is behind the word, in scripts that part words by white space."""
 
     def __init__(self, least: int) -> None:
@@ -162,14 +183,14 @@ class _MinChars:
         return f"has {self._seen:,} characters, and is to have at least {self._least:,}"
 
 
-class _ClosesTags:
+class _ClosesTags(_Form):
     """Counts the tags that are opened and closed; `names` empty means all of them."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self.place: int | None = None
         self._names = names
-        self._open: Counter[str] = Counter()
-        self._closed: set[str] = set()
+        self.opened: Counter[str] = Counter()
+        self.closed: set[str] = set()
         self._seen = 0
         self._tail = ""  # begins with a `<` that may yet become a tag
 
@@ -193,29 +214,34 @@ class _ClosesTags:
         elif name.lower() in _VOID:
             return
         if empty:
-            self._closed.add(name)
+            self.closed.add(name)
         elif not slash:
-            self._open[name] += 1
-        elif self._open[name]:
-            self._open[name] -= 1
-            self._closed.add(name)
+            self.opened[name] += 1
+        elif self.opened[name]:
+            self.opened[name] -= 1
+            self.closed.add(name)
+
+    def copy(self) -> Self:
+        same = copy(self)
+        same.opened, same.closed = self.opened.copy(), self.closed.copy()
+        return same
 
     def met(self) -> bool:
-        wanted = self._closed >= self._names if self._names else bool(self._closed)
-        return wanted and not any(self._open.values())
+        wanted = self.closed >= self._names if self._names else bool(self.closed)
+        return wanted and not any(self.opened.values())
 
     def missing(self) -> str:
-        still = [name for name, count in self._open.items() if count]
+        still = [name for name, count in self.opened.items() if count]
         if still:
             return f"does not yet close {_tags(still)}"
-        never = sorted(self._names - self._closed)
+        never = sorted(self._names - self.closed)
         return f"does not yet hold {_tags(never)}" if never else "holds no tags yet"
 
 
-class _All:
+class _All(_Form):
     def __init__(self, parts: list[Condition], *, stop: bool) -> None:
         self.place: int | None = None
-        self._parts = parts
+        self.parts = parts
         self._stop = stop
 
     def feed(self, text: str) -> None:
@@ -226,20 +252,25 @@ class _All:
         # parts are met together would depend on how the stream was cut into pieces.
         for piece in _BETWEEN_TAGS.findall(text):
             self._feed(piece)
-            places = [part.place for part in self._parts]
+            places = [part.place for part in self.parts]
             if None not in places and self.met():
                 self.place = max(place for place in places if place is not None)
                 return
 
     def _feed(self, text: str) -> None:
-        for part in self._parts:
+        for part in self.parts:
             part.feed(text)
 
+    def copy(self) -> Self:
+        same = copy(self)
+        same.parts = [part.copy() for part in self.parts]
+        return same
+
     def met(self) -> bool:
-        return all(part.met() for part in self._parts)
+        return all(part.met() for part in self.parts)
 
     def missing(self) -> str:
-        return ", and ".join(part.missing() for part in self._parts if not part.met())
+        return ", and ".join(part.missing() for part in self.parts if not part.met())
 
 
 class Watch:
@@ -252,12 +283,20 @@ class Watch:
     def __init__(self, until: Until | None) -> None:
         self._until = until
         self._condition = None if until is None else _condition(until)
+        # How it stood at the last resume point, from which the next is not far.
+        self._earlier = None if until is None else _condition(until)
+        self._earlier_at = 0
 
     def look_again(self, document: GrowingDocument) -> None:
         """The document went back to a resume point: what was met behind it no longer counts."""
-        if self._until is not None:
-            self._condition = _condition(self._until)
-            self._condition.feed(document.text)
+        if self._until is None or self._earlier is None:
+            return
+        if len(document) < self._earlier_at:
+            self._earlier, self._earlier_at = _condition(self._until), 0
+        self._earlier.feed(document.tail(len(document) - self._earlier_at))
+        _ = self._earlier.place  # looked at now, lest every copy looks at all of it
+        self._earlier_at = len(document)
+        self._condition = self._earlier.copy()
 
     def feed(self, text: str) -> None:
         """The document goes on with `text`."""

@@ -53,11 +53,10 @@ def beginnings(spec: JobSpec) -> tuple[Beginning, ...]:
 
 
 def _rough_length(spec: JobSpec) -> int:
-    contents = (spec.system or "", *(message.get("content", "") for message in spec.messages))
-    return sum(
-        len(content) if isinstance(content, str) else sum(map(block_characters, content))
-        for content in contents
-    ) + (LEAST_CHARACTERS if "tools" in spec.params else 0)
+    length = LEAST_CHARACTERS if "tools" in spec.params else 0
+    for content in (spec.system or "", *(message.get("content", "") for message in spec.messages)):
+        length += len(content) if type(content) is str else sum(map(block_characters, content))
+    return length
 
 
 def _all(spec: JobSpec) -> Iterator[Beginning]:

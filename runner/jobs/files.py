@@ -84,33 +84,64 @@ def read_text(path: Path, max_bytes: int) -> str:
     return _decode(str(path), data.removeprefix(_UTF8_BOM), first_line=1, offset=0)
 
 
-def read_lines(path: Path) -> Iterator[Line]:
-    """The lines of a UTF-8 file one by one, in flat memory.
+class RawLine(NamedTuple):
+    """One line of a file as it stands there, with its line end.
+
+    Args:
+        offset: of its first byte in the file.
+    """
+
+    number: int
+    offset: int
+    data: bytes
+
+
+def read_raw_lines(path: Path) -> Iterator[RawLine]:
+    """The lines of a file one by one, in flat memory, not looked at yet.
 
     Raises:
-        Unreadable: it cannot be opened, a line is far too long, or it is not UTF-8.
+        Unreadable: it cannot be opened, or a line is far too long.
     """
-    file = str(path)
     with open_file(path) as source:
         number, offset = 0, 0
         while data := _read_line(source, path):
             number += 1
             if len(data) > MAX_LINE_BYTES:
                 raise Unreadable(
-                    file,
+                    str(path),
                     f"the line is longer than {MAX_LINE_BYTES // MEGABYTE} MB",
                     "Put each row on a line of its own.",
                     line=number,
                 )
-            text = data.removeprefix(_UTF8_BOM) if number == 1 else data
-            try:
-                line = text.decode()
-            except UnicodeDecodeError:
-                line = _decode(file, text, first_line=number, offset=offset)
-            if number == 1 and "\0" in line:
-                _decode(file, text, first_line=1, offset=0)
-            yield Line(number, line.rstrip("\r\n"))
+            yield RawLine(number, offset, data)
             offset += len(data)
+
+
+def text_of(path: Path, raw: RawLine) -> Line:
+    """A line as text.
+
+    Raises:
+        Unreadable: it is not UTF-8.
+    """
+    number, offset, data = raw
+    text = data.removeprefix(_UTF8_BOM) if number == 1 else data
+    try:
+        line = text.decode()
+    except UnicodeDecodeError:
+        line = _decode(str(path), text, first_line=number, offset=offset)
+    if number == 1 and "\0" in line:
+        _decode(str(path), text, first_line=1, offset=0)
+    return Line(number, line.rstrip("\r\n"))
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The lines of a UTF-8 file one by one, in flat memory.
+
+    Raises:
+        Unreadable: it cannot be opened, a line is far too long, or it is not UTF-8.
+    """
+    for raw in read_raw_lines(path):
+        yield text_of(path, raw)
 
 
 def _read(source: BinaryIO, path: Path, size: int) -> bytes:

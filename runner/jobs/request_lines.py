@@ -6,21 +6,28 @@ Source of the form: Message Batches API documentation, create a Message Batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Any
 
-from runner.jobs.fields import build_job, check_id, check_keys
-from runner.jobs.files import Line, read_lines
+import jiter
+
+from runner.jobs.fields import MAX_TOKENS, build_job, check_id, check_keys
+from runner.jobs.files import Line, RawLine, read_raw_lines, text_of
 from runner.jobs.filling import PLACEHOLDER
 from runner.jobs.json_rows import BadJson, node_of, parse_line
 from runner.jobs.nodes import find_nearest
 from runner.jobs.problems import Path, Problem, Problems, Report, dotted, quoted
-from runner.jobs.spec import BatchLimits, JobSpec, Json
+from runner.jobs.spec import ID_PATTERN, BatchLimits, JobSpec, Json
+from runner.jobs.values import MODEL
 
 _FIELDS = frozenset(
     {"model", "max_tokens", "messages", "system", "stop_sequences", "thinking", "output_config"}
 )
 _KEYS = {"custom_id", "params"}
+_PLAIN_FIELDS = {"model", "max_tokens", "messages", "system"}
+_MESSAGE = {"role", "content"}
+_ROLES = {"user", "assistant"}
 _FORM = 'Write `{"custom_id": "…", "params": {"model": …, "messages": …}}`.'
 
 
@@ -30,11 +37,17 @@ class LineReport(Report):
     Fields are reported by their names in a job; in the line they all stand under `params`.
     """
 
-    def __init__(self, problems: Problems, file: str) -> None:
+    def __init__(self, problems: Problems, path: FilePath) -> None:
         super().__init__()
         self._problems = problems
-        self._file = file
-        self.line = Line(0, "")
+        self._path = path
+        self._file = str(path)
+        self.raw = RawLine(0, 0, b"")
+
+    @property
+    def line(self) -> Line:
+        """The line that is being read, as text."""
+        return text_of(self._path, self.raw)
 
     def place(self, path: Path, message: str, fix: str, on_key: bool) -> None:
         if path[:1] not in (("custom_id",), ("params",)):
@@ -49,11 +62,11 @@ class LineReport(Report):
     def bad_line(self, bad: BadJson) -> None:
         self.count += 1
         self._problems.add(
-            Problem(self._file, self.line.number, bad.column, "", bad.message, bad.fix)
+            Problem(self._file, self.raw.number, bad.column, "", bad.message, bad.fix)
         )
 
     def where(self, path: Path) -> str:  # noqa: ARG002 - a line is place enough
-        return f"line {self.line.number}"
+        return f"line {self.raw.number}"
 
     def _add(self, path: Path, message: str, fix: str, on_key: bool) -> None:
         place = find_nearest(node_of(self.line), path, on_key=on_key)
@@ -91,14 +104,20 @@ class RequestLines:
             Unreadable: the file cannot be read as text.
         """
         file = str(self._path)
-        report = LineReport(problems, file)
+        report = LineReport(problems, self._path)
         top = _TopReport(report)
         empty = True
-        for line in read_lines(self._path):
+        for raw in read_raw_lines(self._path):
+            report.raw = raw
+            # The first line may begin with a byte order mark, or tell that this is no UTF-8.
+            if raw.number > 1 and (plain := _plain(raw.data)) is not None:
+                empty = False
+                yield plain.id, plain, report
+                continue
+            line = report.line
             if not line.text or line.text.isspace():
                 continue
             empty = False
-            report.line = line
             try:
                 request = parse_line(line)
             except BadJson as bad:
@@ -112,6 +131,58 @@ class RequestLines:
                 yield job_id, build_job(job_id, fields, report), report
         if empty:
             problems.add(Problem(file, 1, 1, "", "the file is empty", _FORM))
+
+
+def _plain(data: bytes) -> JobSpec | None:
+    """The job of a line that is a prompt and nothing else, and in which nothing is wrong.
+
+    None says nothing: the line is then read with care. What is taken here, in a fifth of the time,
+    is taken there as the same.
+    """
+    try:
+        request = jiter.from_json(
+            data, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True
+        )
+    except ValueError:
+        return None
+    if type(request) is not dict or request.keys() != _KEYS:
+        return None
+    job_id, params = request["custom_id"], request["params"]
+    if type(job_id) is not str or type(params) is not dict or not params.keys() <= _PLAIN_FIELDS:
+        return None
+    model, messages = params.get("model"), params.get("messages")
+    max_tokens, system = params.get("max_tokens"), params.get("system")
+    if (
+        type(model) is not str
+        or type(messages) is not list
+        or not messages
+        or not (type(max_tokens) is int and 1 <= max_tokens <= MAX_TOKENS)
+        or not ("system" not in params or _is_text(system))
+        or not _is_model(model)
+        or not ID_PATTERN.fullmatch(job_id)
+    ):
+        return None
+    for message in messages:
+        if (
+            type(message) is not dict
+            or message.keys() != _MESSAGE
+            or type(message["role"]) is not str
+            or message["role"] not in _ROLES
+            or not _is_text(message["content"])
+        ):
+            return None
+    if messages[-1]["role"] != "user":
+        return None
+    return JobSpec.plain(job_id, model, tuple(messages), max_tokens, system)
+
+
+def _is_text(value: Json) -> bool:
+    return type(value) is str and bool(value) and not value.isspace()
+
+
+@lru_cache(maxsize=64)
+def _is_model(name: str) -> bool:
+    return MODEL.fullmatch(name) is not None
 
 
 def _read_request(

@@ -9,7 +9,7 @@ from decimal import Decimal
 from runner.jobs.problems import Path, Report, quoted
 from runner.jobs.spec import Json
 
-_MODEL = re.compile(r"[!-~]{1,256}")
+MODEL = re.compile(r"[!-~]{1,256}")
 MAX_USD = 1_000_000_000
 
 
@@ -19,7 +19,7 @@ def is_text(value: Json) -> bool:
 
 
 def check_model(value: Json, report: Report, path: Path) -> None:
-    if not isinstance(value, str) or not _MODEL.fullmatch(value):
+    if not isinstance(value, str) or not MODEL.fullmatch(value):
         report(path, f"{quoted(value)} is no model name", "Write one such as `claude-haiku-4-5`.")
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, cast
 
-from sqlalchemy import Connection
+from sqlalchemy import AdaptedConnection, Connection
 
 _PARAMETER: Final = re.compile(r"\?(\d*)")
+_GIVES_ROWS: Final = re.compile(r"^\s*(SELECT|WITH)\b|\bRETURNING\b")
 
 
 class Sql(str):
@@ -49,19 +51,58 @@ class Driver(Protocol):
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The answer of a PostgreSQL server."""
+
+    rowcount: int
+    rows: Sequence[Any] = ()
+
+    def fetchone(self) -> Any:
+        return self.rows[0] if self.rows else None
+
+    def fetchall(self) -> Sequence[Any]:
+        return self.rows
+
+
 class PostgresDriver:
-    """The same face on PostgreSQL."""
+    """The same face on PostgreSQL, in the connection's transaction.
+
+    Statements go to the driver's own connection: what SQLAlchemy does around each would cost more
+    than the journey. An answer's rows are tuples, as SQLite's are.
+    """
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection = cast(AdaptedConnection, connection.connection.dbapi_connection)
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Rows:
-        return self._connection.exec_driver_sql(in_postgres(sql), tuple(parameters) or None)
+        words = in_postgres(sql)
+        values = [_storable(value) for value in parameters]
+        if _GIVES_ROWS.search(words):
+            rows = self._connection.run_async(lambda driver: driver.fetch(words, *values))
+            return _Told(len(rows), rows)
+        status = self._connection.run_async(lambda driver: driver.execute(words, *values))
+        return _Told(int(status.rpartition(" ")[2]))
+
+    def control(self, words: str) -> str:
+        """Begin or end a transaction; what the server says to it."""
+        status: str = self._connection.run_async(lambda driver: driver.execute(words))
+        return status
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> None:
-        rows = [tuple(row) for row in parameters]
+        words = in_postgres(sql)
+        rows = [tuple(map(_storable, row)) for row in parameters]
         if rows:
-            self._connection.exec_driver_sql(in_postgres(sql), rows)
+            self._connection.run_async(lambda driver: driver.executemany(words, rows))
+
+
+def _storable(value: Any) -> Any:
+    """The one character that the server holds in no text, NUL, becomes U+FFFD."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd") if "\0" in value else value
+    if isinstance(value, list):
+        return [_storable(one) for one in value]
+    return value
 
 
 def in_postgres(sql: str) -> str:

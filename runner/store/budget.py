@@ -13,9 +13,21 @@ there is no room all the same, the batch pauses.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Update,
+    bindparam,
+    func,
+    or_,
+    select,
+    update,
+)
 
 from runner.jobs.price import told_usd
 from runner.jobs.states import State
@@ -42,21 +54,35 @@ _NANO_USD: Final = bindparam("need_nano_usd", type_=batch.c.reserved_nano_usd.ty
 _OUTPUT: Final = bindparam("need_output", type_=batch.c.reserved_output_tokens.type)
 _OF_BATCH: Final = batch.c.key == bindparam("of_batch")
 
+
 # NULL nano-dollars is a price that nobody knows: then there is no room in a budget of money.
 # Where some wait, those that come are taken to be like the smallest that is known.
-RESERVE: Final = (
-    update(batch)
-    .where(
-        _OF_BATCH,
-        or_(batch.c.max_cost_nano_usd.is_(None), batch.c.max_cost_nano_usd >= _COST + _NANO_USD),
-        or_(batch.c.max_output_tokens.is_(None), batch.c.max_output_tokens >= _TOKENS + _OUTPUT),
+def _reserve(least_nano_usd: ColumnElement[int], least_output: ColumnElement[int]) -> Update:
+    return (
+        update(batch)
+        .where(
+            _OF_BATCH,
+            or_(
+                batch.c.max_cost_nano_usd.is_(None), batch.c.max_cost_nano_usd >= _COST + _NANO_USD
+            ),
+            or_(
+                batch.c.max_output_tokens.is_(None), batch.c.max_output_tokens >= _TOKENS + _OUTPUT
+            ),
+        )
+        .values(
+            reserved_nano_usd=batch.c.reserved_nano_usd + func.coalesce(_NANO_USD, 0),
+            reserved_output_tokens=batch.c.reserved_output_tokens + _OUTPUT,
+            short_of_nano_usd=smaller(batch.c.short_of_nano_usd, least_nano_usd),
+            short_of_output_tokens=smaller(batch.c.short_of_output_tokens, least_output),
+        )
     )
-    .values(
-        reserved_nano_usd=batch.c.reserved_nano_usd + func.coalesce(_NANO_USD, 0),
-        reserved_output_tokens=batch.c.reserved_output_tokens + _OUTPUT,
-        short_of_nano_usd=smaller(batch.c.short_of_nano_usd, _NANO_USD),
-        short_of_output_tokens=smaller(batch.c.short_of_output_tokens, _OUTPUT),
-    )
+
+
+RESERVE: Final = _reserve(_NANO_USD, _OUTPUT)
+# For several calls at once: their sums, and the smallest of them.
+RESERVE_ALL: Final = _reserve(
+    bindparam("least_nano_usd", type_=batch.c.reserved_nano_usd.type),
+    bindparam("least_output", type_=batch.c.reserved_output_tokens.type),
 )
 # Jobs that are worked on: one that is between two calls may yet make a smaller one, or end.
 _RUNNING: Final = job_count.alias("running")
@@ -132,6 +158,26 @@ def reserve(connection: Connection, claim: Claim, start: CallStart) -> Refusal |
         return Refusal(reason, paused=False)
     connection.execute(PAUSE, {"of_batch": claim.batch_key, "reason": reason})
     return Refusal(row.pause_reason or reason, paused=True)
+
+
+def reserve_all(
+    connection: Connection, asked: Sequence[tuple[Claim, CallStart]]
+) -> list[Refusal | None]:
+    """Set aside what calls of one batch may cost, at once where there is room for all of them."""
+    if all(start.rates is not None for _, start in asked):
+        needs = [start.reservation for _, start in asked]
+        money = [need.nano_usd for need in needs]
+        output = [need.output_tokens for need in needs]
+        together = {
+            "of_batch": asked[0][0].batch_key,
+            "need_nano_usd": sum(money),
+            "need_output": sum(output),
+            "least_nano_usd": min(money),
+            "least_output": min(output),
+        }
+        if connection.execute(RESERVE_ALL, together).rowcount:
+            return [None] * len(asked)
+    return [reserve(connection, claim, start) for claim, start in asked]
 
 
 def _left(row: Row[Any]) -> tuple[int | None, int | None]:

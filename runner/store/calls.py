@@ -25,7 +25,6 @@ from runner.jobs.price import Rates
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
 from runner.store import budget, pace, prefixes
-from runner.store.bare import Sql
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
@@ -44,8 +43,8 @@ HELD: Final = (
 )
 HOLDS: Final = select(job.c.key).where(*HELD)
 
-_RATES = ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read")
-_BEGUN = (
+RATES: Final = ("input", "output", "cache_write_5m", "cache_write_1h", "cache_read")
+BEGUN: Final = (
     "number",
     "strategy",
     "resume_at",
@@ -58,43 +57,47 @@ _BEGUN = (
     "dropped_output_tokens",
     "reserved_nano_usd",
     "reserved_output_tokens",
-    *(f"{kind}_price" for kind in _RATES),
+    *(f"{kind}_price" for kind in RATES),
 )
 BEGIN: Final = (
     call.insert()
     .from_select(
-        ["job_key", "claim", *_BEGUN],
+        ["job_key", "claim", *BEGUN],
         select(
             job.c.key,
             job.c.claim,
-            *(bindparam(f"call_{name}", type_=call.c[name].type) for name in _BEGUN),
+            *(bindparam(f"call_{name}", type_=call.c[name].type) for name in BEGUN),
         ).where(*HELD),
     )
     .returning(call.c.key)
 )
 
 # The checkpoint, the statement that runs most: the fence is its FROM and WHERE.
-# On PostgreSQL it holds the row, so that a take-over waits for it, or it for the take-over.
-SAVE: Final = Sql(
-    """\
+SAVE: Final = """\
 INSERT INTO chunk (job_key, call_key, seq, text)
 SELECT key, ?3, ?4, ?5 FROM job
 WHERE key = ?1 AND claim = ?2 AND worker_id = ?6 AND state = 'executing'
 ON CONFLICT (job_key, seq) DO NOTHING
-""",
-    postgres="""\
-INSERT INTO chunk (job_key, call_key, seq, text)
-SELECT key, ?3, ?4, ?5 FROM job
-WHERE key = ?1 AND claim = ?2 AND worker_id = ?6 AND state = 'executing' FOR SHARE
-ON CONFLICT (job_key, seq) DO NOTHING
-""",
-)
+"""
 SAVED: Final = """\
 SELECT chunk.call_key = ?3 AND chunk.text = ?5 FROM job
 JOIN chunk ON chunk.job_key = job.key AND chunk.seq = ?4
 WHERE job.key = ?1 AND job.claim = ?2 AND job.worker_id = ?6 AND job.state = 'executing'
 """
 
+ENDED: Final = (
+    "ended_ms",
+    "stop_reason",
+    "stop_sequence",
+    "stop_details",
+    "request_id",
+    "error",
+    "rejected",
+    "prompt_tokens",
+    "lost_output_tokens",
+    "cost_nano_usd",
+    *(column.name for column in usage_columns(call)),
+)
 # A call that has ended stays as it is, so that ending it again counts nothing twice.
 END: Final = (
     update(call)
@@ -104,28 +107,13 @@ END: Final = (
         call.c.ended_ms.is_(None),
     )
     .values(
-        {
-            name: bindparam(f"call_{name}", type_=call.c[name].type)
-            for name in (
-                "ended_ms",
-                "stop_reason",
-                "stop_sequence",
-                "stop_details",
-                "request_id",
-                "error",
-                "rejected",
-                "prompt_tokens",
-                "lost_output_tokens",
-                "cost_nano_usd",
-                *(column.name for column in usage_columns(call)),
-            )
-        }
+        {name: bindparam(f"call_{name}", type_=call.c[name].type) for name in ENDED}
         # A verdict that was written while the call ran stays where its end knows of none.
         | {"verdict": func.coalesce(bindparam("call_verdict", type_=Text), call.c.verdict)}
         # The price it was begun with stays where its end knows of no other.
         | {
             name: func.coalesce(bindparam(f"call_{name}", type_=call.c[name].type), call.c[name])
-            for name in (f"{kind}_price" for kind in _RATES)
+            for name in (f"{kind}_price" for kind in RATES)
         }
     )
     .returning(call.c.reserved_nano_usd, call.c.reserved_output_tokens)
@@ -196,30 +184,31 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
         pace.check(connection, start.limit_key, now_ms)
     if refused := budget.reserve(connection, claim, start):
         return refused
-    rates = start.rates
-    rows = connection.execute(
-        BEGIN,
-        {
-            **fence(claim),
-            "call_input_tokens": start.input_tokens,
-            "call_usage_estimated": 1,
-            "call_prompt_tokens": start.prompt_tokens,
-            "call_dropped_output_tokens": start.dropped_output_tokens,
-            "call_reserved_nano_usd": 0 if rates is None else start.reservation.nano_usd,
-            "call_reserved_output_tokens": start.reservation.output_tokens,
-            **_price_values(rates),
-            "call_number": start.number,
-            "call_strategy": start.strategy,
-            "call_resume_at": start.resume_at,
-            "call_max_tokens": start.max_tokens,
-            "call_model": start.model,
-            "call_started_ms": now_ms,
-        },
-    ).all()
+    values = _bound(begun_values(start, now_ms))
+    rows = connection.execute(BEGIN, {**fence(claim), **values}).all()
     if start.limit_key is not None and start.probe_ms:
         pace.probe(connection, start.limit_key, start.probe_ms, now_ms)
     prefixes.begun(connection, claim.batch_key, start.beginnings)
     return int(rows[0].key)
+
+
+def begun_values(start: CallStart, now_ms: int) -> dict[str, object]:
+    """What the row of a call begins with, by column."""
+    return {
+        "number": start.number,
+        "strategy": start.strategy,
+        "resume_at": start.resume_at,
+        "max_tokens": start.max_tokens,
+        "model": start.model,
+        "started_ms": now_ms,
+        "input_tokens": start.input_tokens,
+        "usage_estimated": 1,
+        "prompt_tokens": start.prompt_tokens,
+        "dropped_output_tokens": start.dropped_output_tokens,
+        "reserved_nano_usd": 0 if start.rates is None else start.reservation.nano_usd,
+        "reserved_output_tokens": start.reservation.output_tokens,
+        **_prices_by_column(start.rates),
+    }
 
 
 def save(connection: Connection, claim: Claim, call_key: int, seq: int, text: str) -> None:
@@ -228,7 +217,15 @@ def save(connection: Connection, claim: Claim, call_key: int, seq: int, text: st
     sql = driver(connection)
     if sql.execute(SAVE, values).rowcount == 1:
         return
-    present = sql.execute(SAVED, values).fetchone()
+    refuse_other_text(connection, claim, call_key, seq, text)
+
+
+def refuse_other_text(
+    connection: Connection, claim: Claim, call_key: int, seq: int, text: str
+) -> None:
+    """Take a chunk that is there already, as it is."""
+    values = (claim.job_key, claim.number, call_key, seq, storable(text), claim.worker_id)
+    present = driver(connection).execute(SAVED, values).fetchone()
     if present is None:
         raise lost(claim)
     if not present[0]:
@@ -244,15 +241,8 @@ def judge(connection: Connection, claim: Claim, call_key: int, verdict: Verdict)
 
 def count(connection: Connection, claim: Claim, call_key: int, counted: Counted) -> None:
     """Write down how the open call is billed so far."""
-    usage = counted.usage
     values = (
-        usage.input_tokens,
-        usage.cache_creation_input_tokens,
-        usage.cache_creation_1h_input_tokens,
-        usage.cache_read_input_tokens,
-        usage.output_tokens,
-        counted.lost_output_tokens,
-        *_prices(counted.rates),
+        *counted_values(counted),
         call_key,
         claim.job_key,
         claim.number,
@@ -262,13 +252,31 @@ def count(connection: Connection, claim: Claim, call_key: int, counted: Counted)
         raise lost(claim)
 
 
-def _price_values(rates: Rates | None) -> dict[str, object]:
-    names = (f"call_{kind}_price" for kind in _RATES)
+def counted_values(counted: Counted) -> tuple[int | None, ...]:
+    """What `COUNT` writes, in its order."""
+    usage = counted.usage
+    return (
+        usage.input_tokens,
+        usage.cache_creation_input_tokens,
+        usage.cache_creation_1h_input_tokens,
+        usage.cache_read_input_tokens,
+        usage.output_tokens,
+        counted.lost_output_tokens,
+        *_prices(counted.rates),
+    )
+
+
+def _bound(columns: dict[str, object]) -> dict[str, object]:
+    return {f"call_{name}": value for name, value in columns.items()}
+
+
+def _prices_by_column(rates: Rates | None) -> dict[str, object]:
+    names = (f"{kind}_price" for kind in RATES)
     return dict(zip(names, _prices(rates), strict=True))
 
 
 def _prices(rates: Rates | None) -> tuple[int | None, ...]:
-    return tuple(None if rates is None else getattr(rates, kind) for kind in _RATES)
+    return tuple(None if rates is None else getattr(rates, kind) for kind in RATES)
 
 
 def end(
@@ -289,31 +297,14 @@ def close(
     now_ms: int,
 ) -> None:
     """The same, where the fence was passed already."""
-    usage, details, charge = outcome.usage, outcome.stop_details, outcome.charge
+    charge = outcome.charge
     values: dict[str, object] = {
         "call_key": call_key,
         "of_job": job_key,
         "of_batch": batch_key,
-        "call_ended_ms": now_ms,
-        "call_stop_reason": outcome.stop_reason and storable(outcome.stop_reason),
-        "call_stop_sequence": outcome.stop_sequence and storable(outcome.stop_sequence),
-        "call_stop_details": None if details is None else storable(canonical_json(details)),
-        "call_request_id": outcome.request_id and storable(outcome.request_id),
-        "call_error": outcome.error and storable(outcome.error),
-        "call_rejected": outcome.rejected and storable(outcome.rejected),
-        "call_verdict": outcome.verdict,
-        "call_input_tokens": usage.input_tokens,
-        "call_cache_creation_input_tokens": usage.cache_creation_input_tokens,
-        "call_cache_read_input_tokens": usage.cache_read_input_tokens,
-        "call_output_tokens": usage.output_tokens,
-        "call_cache_creation_1h_input_tokens": usage.cache_creation_1h_input_tokens,
-        "call_usage_estimated": int(usage.estimated),
-        "call_prompt_tokens": charge.prompt_tokens,
-        "call_lost_output_tokens": charge.lost_output_tokens,
-        "call_cost_nano_usd": charge.cost_nano_usd,
-        **_price_values(charge.rates),
         "cost": charge.cost_nano_usd or 0,
         "unpriced": int(charge.cost_nano_usd is None),
+        **_bound(ended_values(outcome, now_ms)),
     }
     for reserved in connection.execute(END, values).all():
         values["released_nano_usd"], values["released_output"] = reserved
@@ -321,3 +312,44 @@ def close(
         learn(connection, batch_key, call_key, outcome)
         if outcome.stop_reason is None:
             note_broken_call(connection, call_key, now_ms, outcome.error)
+
+
+def usage_added(outcome: CallOutcome) -> dict[str, int]:
+    """What the end of a call adds to the sums of its batch, by column."""
+    usage, cost_nano_usd = outcome.usage, outcome.charge.cost_nano_usd
+    return {
+        "calls": 1,
+        "cost_nano_usd": cost_nano_usd or 0,
+        "unpriced_calls": int(cost_nano_usd is None),
+        "spent_output_tokens": usage.output_tokens,
+        "input_tokens": usage.input_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_1h_input_tokens": usage.cache_creation_1h_input_tokens,
+    }
+
+
+def ended_values(outcome: CallOutcome, now_ms: int) -> dict[str, object]:
+    """What the end of a call writes into its row, by column."""
+    usage, details, charge = outcome.usage, outcome.stop_details, outcome.charge
+    return {
+        "ended_ms": now_ms,
+        "stop_reason": outcome.stop_reason and storable(outcome.stop_reason),
+        "stop_sequence": outcome.stop_sequence and storable(outcome.stop_sequence),
+        "stop_details": None if details is None else storable(canonical_json(details)),
+        "request_id": outcome.request_id and storable(outcome.request_id),
+        "error": outcome.error and storable(outcome.error),
+        "rejected": outcome.rejected and storable(outcome.rejected),
+        "verdict": outcome.verdict,
+        "input_tokens": usage.input_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_1h_input_tokens": usage.cache_creation_1h_input_tokens,
+        "usage_estimated": int(usage.estimated),
+        "prompt_tokens": charge.prompt_tokens,
+        "lost_output_tokens": charge.lost_output_tokens,
+        "cost_nano_usd": charge.cost_nano_usd,
+        **_prices_by_column(charge.rates),
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, null, select, update
@@ -22,15 +22,18 @@ _OWNERS_TO_END: Final = (PauseCause.USER, PauseCause.BREAKER)
 def pause(connection: Connection, batch_key: int, cause: PauseCause, reason: str) -> None:
     """Pause a batch. What only its owner may end is not replaced by what ends without him: a
     spending limit is tried again by whoever waits for it."""
-    statement = update(batch).where(batch.c.key == batch_key)
-    if cause is not PauseCause.USER:
-        statement = statement.where(func.coalesce(batch.c.paused, "").not_in(_OWNERS_TO_END))
+    stays = [PauseCause.COPY, *(() if cause is PauseCause.USER else _OWNERS_TO_END)]
+    statement = update(batch).where(
+        batch.c.key == batch_key, func.coalesce(batch.c.paused, "").not_in(stays)
+    )
     connection.execute(statement.values(paused=cause, pause_reason=storable(reason)))
 
 
 def resume(connection: Connection, batch_key: int, causes: Collection[PauseCause] | None) -> bool:
-    """Whether a pause was ended."""
-    statement = update(batch).where(batch.c.key == batch_key, batch.c.paused.is_not(None))
+    """Whether a pause was ended; that of a copy ends by `copy_marks` alone."""
+    statement = update(batch).where(
+        batch.c.key == batch_key, batch.c.paused.is_not(None), batch.c.paused != PauseCause.COPY
+    )
     if causes is not None:
         statement = statement.where(batch.c.paused.in_(sorted(causes)))
     # A pause that ends is a fresh look: what failed before it trips no breaker any more.
@@ -38,20 +41,24 @@ def resume(connection: Connection, batch_key: int, causes: Collection[PauseCause
     return connection.execute(statement.values(values)).rowcount == 1
 
 
-def ended(connection: Connection, batch_key: int, job_id: str, error: str | None) -> None:
-    """Remember how a job ended, and pause its batch where the breaker trips.
+def ended(connection: Connection, batch_key: int, jobs: Sequence[tuple[str, str | None]]) -> None:
+    """Remember how jobs ended, and pause their batch where the breaker trips.
 
     Args:
-        error: the name of the error that ended it; None where its document ended.
+        jobs: the id of each, and the name of the error that ended it; None where its document
+            ended.
     """
     row = connection.execute(RECENT_ENDS, {"of_batch": batch_key}).one()
-    before = RecentEnds.from_json(row.recent_ends)
-    ends = before.then(None if error is None else storable(error))
-    if ends == before:
-        return
-    values: dict[str, str] = {"recent_ends": ends.to_json()}
-    trip = ends.trip()
-    if trip is not None and row.paused is None and limits_from_json(row.limits).breaker:
-        values["paused"] = PauseCause.BREAKER
-        values["pause_reason"] = storable(f"{trip.reason}; the last of them is {job_id}")
-    connection.execute(update(batch).where(batch.c.key == batch_key).values(values))
+    ends = before = RecentEnds.from_json(row.recent_ends)
+    values: dict[str, str] = {}
+    for job_id, error in jobs:
+        last, ends = ends, ends.then(None if error is None else storable(error))
+        trip = None if ends == last else ends.trip()
+        if trip is None or values or row.paused is not None:
+            continue
+        if limits_from_json(row.limits).breaker:
+            values["paused"] = PauseCause.BREAKER
+            values["pause_reason"] = storable(f"{trip.reason}; the last of them is {job_id}")
+    if ends != before:
+        values["recent_ends"] = ends.to_json()
+        connection.execute(update(batch).where(batch.c.key == batch_key).values(values))

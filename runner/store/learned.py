@@ -37,21 +37,24 @@ ON CONFLICT (batch_key, model, number) DO UPDATE SET
 
 def learn(connection: Connection, batch_key: int, call_key: int, outcome: CallOutcome) -> None:
     """Remember a call that the API answered to its end and counted."""
+    values = learnt_values(outcome)
+    if values is not None:
+        driver(connection).execute(LEARN, (batch_key, LAST_NUMBER, *values, call_key))
+
+
+def learnt_values(outcome: CallOutcome) -> tuple[int, ...] | None:
+    """What is remembered of a call, in the order of `LEARN`; None where it tells nothing."""
     usage = outcome.usage
     if outcome.stop_reason is None or usage.estimated:
-        return
-    values = (
-        batch_key,
-        LAST_NUMBER,
+        return None
+    return (
         int(outcome.stop_reason == "max_tokens"),
         outcome.input_characters,
         usage.total_input_tokens,
         outcome.text_characters,
         usage.output_tokens,
         outcome.thinking_tokens,
-        call_key,
     )
-    driver(connection).execute(LEARN, values)
 
 
 # Where a batch has shown nothing yet: about what the models in use today write.

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from runner.errors import NotFound
+from runner.errors import NotFound, StoreError
 from runner.jobs.spec import BatchLimits
 from runner.jobs.traits import PrefillAnswer
-from runner.store import control, limits, memory, orders, rescue
+from runner.store import control, copy_marks, hints, limits, memory, orders, rescue
 from runner.store.database import Database
 from runner.store.reading import ReadingStore
 from runner.store.records import PauseCause, PruneReceipt, Selection
-from runner.store.writer import Writer
+from runner.store.writer import Operation, Writer
+
+T = TypeVar("T")
 
 
 class OrderingStore(ReadingStore):
@@ -37,6 +40,10 @@ class OrderingStore(ReadingStore):
         for worker_id in sorted(self._workers_here):
             rescue.retire(connection, worker_id, self._now_ms())
 
+    async def apply(self, operation: Operation[T]) -> T:
+        """Have something done by the writer, in a transaction; returns when it is committed."""
+        return await self._writer.run(operation)
+
     async def pause(self, batch_key: int, cause: PauseCause, reason: str) -> None:
         """Let no job of the batch be claimed until `resume`; a user's own pause stays his."""
         await self._writer.run(
@@ -44,8 +51,28 @@ class OrderingStore(ReadingStore):
         )
 
     async def resume(self, batch_key: int, *, causes: Collection[PauseCause] | None = None) -> bool:
-        """End a pause, if it has one of these causes; whether one was ended."""
-        return await self._writer.run(partial(control.resume, batch_key=batch_key, causes=causes))
+        """End a pause, if it has one of these causes; whether one was ended.
+
+        A batch that is copied to another database stays paused: `bring_back`.
+        """
+        resumed = await self._writer.run(
+            partial(control.resume, batch_key=batch_key, causes=causes)
+        )
+        await self._tell()
+        return resumed
+
+    async def _tell(self) -> None:
+        """There may be work now."""
+        if self._listener is not None:
+            with suppress(StoreError):  # what it tells of is done, and will be found
+                await self._writer.run(hints.tell)
+
+    async def bring_back(self, batch: str) -> bool:
+        """Let a batch that was copied to another database go on here as well, or be copied anew;
+        whether it was. Both places then pay for its documents, unless the other is gone."""
+        brought = await self._writer.run(partial(copy_marks.come_back, name=batch)) is not None
+        await self._tell()
+        return brought
 
     async def set_limits(self, batch_key: int, changes: Mapping[str, Any]) -> BatchLimits:
         """Change limits of a batch, until its job file is submitted again; what they are now.
@@ -64,6 +91,7 @@ class OrderingStore(ReadingStore):
         )
         if now is None:
             raise NotFound("the batch was pruned away meanwhile; nothing was changed.")
+        await self._tell()
         return now
 
     async def cancel(self, selection: Selection) -> int:
@@ -86,6 +114,7 @@ class OrderingStore(ReadingStore):
         """
         order = partial(orders.retry, selection=selection, now_ms=self._now_ms(), afresh=afresh)
         jobs, _ = await self._in_portions(order)
+        await self._tell()
         return jobs
 
     async def prune(self, selection: Selection) -> PruneReceipt:

@@ -60,8 +60,11 @@ def check(connection: Connection, limit_key: str, now_ms: int) -> None:
     """
     row = connection.execute(COOLED, {"of_limit": limit_key, "now_ms": now_ms}).first()
     if row is not None:
-        seconds = (row.cooled_until_ms - now_ms) / 1000
-        raise CoolingDown(row.cause or "the rate limit was met", seconds)
+        raise resting(row.cooled_until_ms, row.cause, now_ms)
+
+
+def resting(cooled_until_ms: int, cause: str | None, now_ms: int) -> CoolingDown:
+    return CoolingDown(cause or "the rate limit was met", (cooled_until_ms - now_ms) / 1000)
 
 
 def probe(connection: Connection, limit_key: str, probe_ms: int, now_ms: int) -> None:

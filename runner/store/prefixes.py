@@ -9,7 +9,7 @@ call is under way that writes it there. All of it may be lost without harm: it o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,9 @@ ONE_MORE: Final = "UPDATE shared_prefix SET jobs = jobs + 1 WHERE batch_key = ? 
 ONE_LESS: Final = """\
 UPDATE shared_prefix SET jobs = jobs - 1 WHERE batch_key = ? AND hash = ? AND jobs > 0
 """
+LESS: Final = both(
+    "UPDATE shared_prefix SET jobs = greatest(0, jobs - ?3) WHERE batch_key = ?1 AND hash = ?2"
+)
 # One process at a time leads, and none where the cache holds it already.
 LEAD: Final = """\
 UPDATE shared_prefix SET warming_until_ms = ?3
@@ -79,6 +82,11 @@ def begun(connection: Connection, batch_key: int, beginnings: Iterable[bytes]) -
     sql = driver(connection)
     for one in beginnings:
         sql.execute(ONE_LESS, (batch_key, one))
+
+
+def all_begun(sql: Driver, begun: Mapping[tuple[int, bytes], int]) -> None:
+    """The same for many jobs: how many have begun, by batch and beginning."""
+    sql.executemany(LESS, [(key, one, times) for (key, one), times in sorted(begun.items())])
 
 
 def lead(

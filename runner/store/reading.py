@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,6 +49,7 @@ class ReadingStore:
         self._one_clock = database.one_clock
         self._patience = Patience()
         self._reader = Reader(database, self._patience)
+        self._listener = database.listener()
         self._locks = database.locks()
 
     @property
@@ -90,6 +91,17 @@ class ReadingStore:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Hear at once of what may be worked on, until cancelled; returns where nobody tells.
+
+        Args:
+            heard: called for each submission, change of limits and end of a pause, of any
+                process, and whenever one may have been missed. Some are: who waits for them looks
+                now and then as well.
+        """
+        if self._listener is not None:
+            await self._listener.listen(heard)
 
     # workers
 

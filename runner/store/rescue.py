@@ -146,5 +146,5 @@ def _free(
         note(connection, row.key, now_ms, EventKind.RESCUED, row.claim, worker_id)
         if row.state == State.DISCARDED:
             note(connection, row.key, now_ms, EventKind.DISCARDED, row.claim, None, row.error)
-            control.ended(connection, row.batch_key, row.id, "its process died")
+            control.ended(connection, row.batch_key, [(row.id, "its process died")])
     return [row.id for row in sorted(rows, key=lambda row: row.key)]

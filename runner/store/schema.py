@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 
 from runner.jobs.call import Strategy, Verdict
-from runner.jobs.states import FINAL, Finish, State
+from runner.jobs.states import COMPLETE, FINAL, Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store.purposes import LEDGER_VIEW
 from runner.store.records import EventKind, PauseCause
@@ -188,6 +188,20 @@ Index(
     job.c.worker_id,
     sqlite_where=text("state = 'executing'"),
     postgresql_where=text("state = 'executing'"),
+)
+
+# A list of one batch reads nothing of the others.
+Index("job_batch", job.c.batch_key, job.c.key)
+# Final jobs without a complete document, in the order of lists: hopefully few among many.
+INCOMPLETE: Final = (
+    f"state IN ({sql_list({State.CANCELLED, State.DISCARDED})}) "
+    f"OR finish NOT IN ({sql_list(COMPLETE)})"
+)
+Index(
+    "job_incomplete",
+    job.c.key,
+    sqlite_where=text(INCOMPLETE),
+    postgresql_where=text(INCOMPLETE),
 )
 
 job_spec = Table(

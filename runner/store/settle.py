@@ -16,6 +16,8 @@ from runner.store.events import note
 from runner.store.records import Claim, EventKind, Settlement
 from runner.store.schema import WAITING, job
 
+# What of the job's row tells how it was settled, beside its state and its attempts.
+RESULT: Final = ("finish", "error", "scheduled_ms", "finalized_ms", "updated_ms")
 SETTLE: Final = (
     update(job)
     .where(*HELD)
@@ -62,6 +64,7 @@ def settle(
         ended: key and outcome of the call that ends in the same moment.
     """
     state = settlement.state
+    finish, because, due_ms, final_ms, _ = result(settlement, now_ms)
     given_back = connection.execute(
         SETTLE,
         {
@@ -69,10 +72,10 @@ def settle(
             "to_state": state,
             "kept_attempts": int(not settlement.reset_attempt),
             "new_attempts": int(state is State.RETRYABLE),
-            "to_finish": settlement.finish,
-            "because": settlement.error and storable(settlement.error),
-            "due_ms": now_ms + settlement.delay_ms if state in WAITING else None,
-            "final_ms": now_ms if state.final else None,
+            "to_finish": finish,
+            "because": because,
+            "due_ms": due_ms,
+            "final_ms": final_ms,
             "now_ms": now_ms,
         },
     )
@@ -81,16 +84,39 @@ def settle(
     batch_key, job_key = claim.batch_key, claim.job_key
     if ended is not None:
         close(connection, batch_key, job_key, *ended, now_ms)
-    error = settlement.error or "the call was given up before it ended"
-    break_open_call(connection, batch_key, job_key, now_ms, error)
-    note(connection, job_key, now_ms, *_told(settlement, claim))
+    break_open_call(connection, batch_key, job_key, now_ms, given_up(settlement))
+    note(connection, job_key, now_ms, *told(settlement, claim))
     if state.final:
-        failed = settlement.finish is None
-        name = (settlement.error_name or "an error without a name") if failed else None
-        control.ended(connection, batch_key, claim.job_id, name)
+        control.ended(connection, batch_key, [(claim.job_id, failure(settlement))])
 
 
-def _told(settlement: Settlement, claim: Claim) -> tuple[EventKind, int, None, str | None]:
+def result(
+    settlement: Settlement, now_ms: int
+) -> tuple[str | None, str | None, int | None, int | None, int]:
+    """The values of `RESULT`."""
+    state = settlement.state
+    return (
+        settlement.finish,
+        settlement.error and storable(settlement.error),
+        now_ms + settlement.delay_ms if state in WAITING else None,
+        now_ms if state.final else None,
+        now_ms,
+    )
+
+
+def given_up(settlement: Settlement) -> str:
+    """Why a call ended that was still open, in words."""
+    return settlement.error or "the call was given up before it ended"
+
+
+def failure(settlement: Settlement) -> str | None:
+    """The name of the error that ended a job; None where its document ended."""
+    if settlement.finish is not None:
+        return None
+    return settlement.error_name or "an error without a name"
+
+
+def told(settlement: Settlement, claim: Claim) -> tuple[EventKind, int, None, str | None]:
     """The event of a settlement: its kind, the claim, nobody, why."""
     error = settlement.error
     match settlement.state:

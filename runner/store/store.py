@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from runner import faults
-from runner.errors import BudgetReached, StoreUnavailable
+from runner.errors import BudgetReached, StoreError, StoreUnavailable
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import State
-from runner.store import calls, claims, pace, rescue, settle, submit
+from runner.store import claims, pace, rescue, settle, submit
 from runner.store.bare import Driver
 from runner.store.database import Database, the_database
+from runner.store.operations import Begin, Count, End, Judge, Save, Settle
 from runner.store.patience import Told
 from runner.store.records import (
     CallStart,
@@ -110,7 +111,8 @@ class Store(WarmingStore):
                 real ones.
 
         Raises:
-            UsageError: the batch is there and of the other kind, simulated or real.
+            UsageError: the batch is there and of the other kind, simulated or real; or it is
+                copied to another database.
             SubmitConflict: with ERROR, an id is known under another hash; nothing was queued.
         """
         again = _again(jobs)
@@ -118,9 +120,14 @@ class Store(WarmingStore):
         await asyncio.to_thread(self._refuse_conflicts, batch.name, simulated, compared)
         while True:
             replaced = self._writer.replaced
-            receipt = await self._put(batch, again, on_conflict, simulated)
-            if replaced == self._writer.replaced:
-                return receipt
+            try:
+                receipt = await self._put(batch, again, on_conflict, simulated)
+            except StoreError:
+                if replaced == self._writer.replaced:
+                    raise
+            else:
+                if replaced == self._writer.replaced:
+                    return receipt
             # A server that took over meanwhile may lack what was put before: once more, from the
             # first on. What is there stays as it is.
 
@@ -144,6 +151,7 @@ class Store(WarmingStore):
             if writing is not None:
                 receipt = _sum(receipt, await asyncio.shield(writing))
             if portion is None:
+                await self._tell()
                 return receipt
             faults.hit("submit.slice")
             writing = self._writer.submit(
@@ -163,7 +171,7 @@ class Store(WarmingStore):
         """Refuse a submission before anything is written."""
 
         def compare(sql: Driver) -> tuple[list[submit.Conflict], int]:
-            submit.refuse_known_kind(sql, batch_name, simulated)
+            submit.refuse_known(sql, batch_name, simulated)
             if jobs is None or not submit.batch_has_jobs(sql, batch_name):
                 return [], 0
             return submit.find_conflicts(sql, batch_name, iter(jobs()))
@@ -292,12 +300,7 @@ class Store(WarmingStore):
             return
         for claim in claiming.result():
             given_back = self._writer.submit(
-                partial(
-                    settle.settle,
-                    claim=claim,
-                    settlement=Settlement(State.AVAILABLE),
-                    now_ms=self._now_ms(),
-                )
+                Settle(claim, Settlement(State.AVAILABLE), self._now_ms())
             )
             given_back.add_done_callback(_seen)
 
@@ -340,9 +343,7 @@ class Store(WarmingStore):
             CoolingDown: no call may start on its limit yet; nothing was written.
             BudgetReached: the batch's budget has no room for it; the call was not written down.
         """
-        begun = await self._writer.run(
-            partial(calls.begin, claim=claim, start=start, now_ms=self._now_ms())
-        )
+        begun = await self._writer.run(Begin(claim, start, self._now_ms()))
         if isinstance(begun, Refusal):
             raise BudgetReached(begun.reason, paused=begun.paused)
         return begun
@@ -359,27 +360,21 @@ class Store(WarmingStore):
         The future fails with ClaimLost where another worker holds the job now, and with
         StoreError where the database could not be written.
         """
-        return self._writer.submit(
-            lambda connection: calls.save(connection, claim, call_key, seq, text), beside=True
-        )
+        return self._writer.submit(Save(claim, call_key, seq, text), beside=True)
 
     def judge(self, claim: Claim, call_key: int, verdict: Verdict) -> asyncio.Future[None]:
         """Write down what was found of the open call's seam; resolves when it is committed.
 
         The future fails with ClaimLost where another worker holds the job now.
         """
-        return self._writer.submit(
-            lambda connection: calls.judge(connection, claim, call_key, verdict)
-        )
+        return self._writer.submit(Judge(claim, call_key, verdict), beside=True)
 
     def count(self, claim: Claim, call_key: int, counted: Counted) -> asyncio.Future[None]:
         """Write down how the open call is billed so far; resolves when it is committed.
 
         The future fails with ClaimLost where another worker holds the job now.
         """
-        return self._writer.submit(
-            lambda connection: calls.count(connection, claim, call_key, counted)
-        )
+        return self._writer.submit(Count(claim, call_key, counted), beside=True)
 
     async def end_call(self, claim: Claim, call_key: int, outcome: CallOutcome) -> None:
         """Write down what came of a call.
@@ -387,11 +382,7 @@ class Store(WarmingStore):
         Raises:
             ClaimLost: another worker holds the job now.
         """
-        await self._writer.run(
-            partial(
-                calls.end, claim=claim, call_key=call_key, outcome=outcome, now_ms=self._now_ms()
-            )
-        )
+        await self._writer.run(End(claim, call_key, outcome, self._now_ms()))
 
     async def settle(self, claim: Claim, settlement: Settlement) -> None:
         """Give a job back; a call that is still open is ended as broken, its usage estimated.
@@ -401,27 +392,15 @@ class Store(WarmingStore):
             ValueError: no worker may ask for this.
         """
         settle.check(settlement)
-        await self._settle(claim, settlement, None)
+        await self._writer.run(Settle(claim, settlement, self._now_ms()))
 
     async def end_call_and_settle(
         self, claim: Claim, call_key: int, outcome: CallOutcome, settlement: Settlement
     ) -> None:
         """`end_call` and `settle` in one transaction."""
         settle.check(settlement)
-        await self._settle(claim, settlement, (call_key, outcome))
-
-    async def _settle(
-        self, claim: Claim, settlement: Settlement, ended: tuple[int, CallOutcome] | None
-    ) -> None:
-        await self._writer.run(
-            partial(
-                settle.settle,
-                claim=claim,
-                settlement=settlement,
-                now_ms=self._now_ms(),
-                ended=ended,
-            )
-        )
+        ended = call_key, outcome
+        await self._writer.run(Settle(claim, settlement, self._now_ms(), ended))
 
 
 def _ready(database: Database, create: bool) -> None:

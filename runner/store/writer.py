@@ -23,7 +23,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from sqlalchemy import Connection
 
 from runner import faults
-from runner.errors import RunnerError, StoreBlocked, StoreError, StoreUnavailable
+from runner.errors import StoreBlocked, StoreError, StoreUnavailable
+from runner.store import operations
 from runner.store.database import Database, Replaced, Session
 from runner.store.patience import Patience
 
@@ -207,12 +208,8 @@ class Writer:
 
 
 def _work(batch: Sequence[_Entry], connection: Connection) -> list[_Answer]:
-    answers = []
-    for entry in batch:
-        try:
-            answers.append(_Answer(entry.operation(connection)))
-        except RunnerError as refused:
-            answers.append(_Answer(error=refused))
+    found = operations.apply(connection, [entry.operation for entry in batch])
+    answers = [_Answer(value, error) for value, error in found]
     faults.hit("commit.before")
     return answers
 

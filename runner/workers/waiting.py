@@ -85,6 +85,9 @@ class Waiting:
         if self._told.get(row.key) is row.paused or row.paused is None:
             return
         self._told[row.key] = row.paused
+        if row.paused is PauseCause.COPY:
+            self._progress.notice(f"{row.name} is left alone: {row.pause_reason}")
+            return
         asked = ""
         if row.paused is PauseCause.SPEND_CAP:
             asked = f"; it is tried again every {self._ask_again_s / 60:.0f} minutes"

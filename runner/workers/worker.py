@@ -173,6 +173,7 @@ class Worker:
 
             background.start_soon(keep_lease)
             background.start_soon(rescuer.run)
+            background.start_soon(self._store.listen, lambda: self._wake.set())
             watch = Watch(self._store, self._worker_id, self._running, settings.watch_s)
             background.start_soon(watch.run)
             background.start_soon(self._pacing.keep, self._worker_id, self._reread)
@@ -319,6 +320,8 @@ class Worker:
 
     def _may_go_on(self, batch: BatchRow) -> bool:
         """Whether a batch is open, or its owner paused it before our eyes and may resume it."""
+        if batch.paused is PauseCause.COPY:
+            return False  # it goes on at another place
         if batch.paused is None or self._waits:
             return True
         return batch.paused is PauseCause.USER and batch.key in self._worked_on

@@ -26,9 +26,20 @@ def test_a_document_is_the_fold_of_its_calls(calls):
         folded.append((resume_at, "".join(parts)))
         assert (document.text, len(document)) == (plain, len(plain))
         assert document.tail(7) == plain[-7:]
+        assert document.words() == len(plain.split())
         assert document.clean_end(("ab",)) == clean_end(plain, ("ab",))
         assert "".join(document.blocks(len(plain) // 2)) == plain[: len(plain) // 2]
     assert fold(folded) == plain
+
+
+def test_many_small_parts_are_put_together():
+    document = GrowingDocument()
+    words = [f"{n} " for n in range(1_000)]
+    for word in words:
+        document.add(word)
+    assert document.tail(3_500) == "".join(words)[-3_500:]
+    document.add("end")
+    assert (document.text, document.words()) == ("".join(words) + "end", 1_001)
 
 
 def test_a_resume_point_outside_the_document_is_a_bug():

@@ -136,6 +136,53 @@ def test_pieces_do_not_matter(text, cuts, until):
         assert 0 <= whole.stop_at <= len(text)
 
 
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.text(alphabet="ab <>/\n", max_size=30), st.integers(0, 40)), max_size=6),
+    st.sampled_from(
+        [
+            Until(contains="ab a"),
+            Until(matches=r"\ba+ b\b|^<a"),
+            Until(matches=r"(?m)^b+$"),
+            Until(min_words=4),
+            Until(min_chars=9),
+            Until(closes_tags=("a", "b")),
+            Until(all=(Until(min_words=2), Until(closes_tags=True), Until(matches="b>$"))),
+        ]
+    ),
+)
+def test_seams_do_not_matter(pieces, until):
+    """A document that went back at its seams is watched like one that was never cut."""
+    watch, document = Watch(with_stop(until)), GrowingDocument()
+    for text, back in pieces:
+        document.attach(max(0, len(document) - back))
+        if back:
+            watch.look_again(document)
+        document.add(text)
+        watch.feed(text)
+        whole = Watch(with_stop(until))
+        whole.feed(document.text)
+        assert watch.met == whole.met
+        assert (watch.stop_at is None) == (whole.stop_at is None)
+        assert watch.missing == whole.missing
+
+
+def test_a_pattern_is_looked_for_with_what_stands_before_it():
+    for pattern, text, found in (
+        (r"\bend", " end", True),
+        (r"\bend", "bend", False),
+        ("^end", "\nend", False),
+        ("(?m)^end", "\nend", True),
+    ):
+        watch = Watch(Until(matches=pattern, stop=True))
+        watch.feed("x" * 9_000 + text[:1])
+        assert watch.stop_at is None
+        watch.feed(text[1:] + " and")
+        assert watch.stop_at == (9_000 + len(text) if found else None)
+        watch.feed("x" * 9_000)
+        assert watch.stop_at == (9_000 + len(text) if found else None)
+
+
 def test_a_hostile_pattern_takes_no_time():
     watch = Watch(Until(matches="(a*)*(a*)*(a*)*b", stop=True))
     for _ in range(20):

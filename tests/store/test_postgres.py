@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from runner.store import calls, claims, reads, rescue, rows, settle, submit
+from runner.store import calls, claims, reads, rescue, rows, submit, together
 from runner.store.bare import in_postgres
 from runner.store.schema import job
 from tests.postgres import Server
@@ -73,11 +73,17 @@ def compiled(statement: Any) -> str:
         pytest.param(claims.claim_statement(1, skipping=True), "job_available", id="claim"),
         pytest.param(claims.claim_statement(9, skipping=True), "job_available", id="claim of 9"),
         pytest.param(claims.PROMOTE, "job_due", id="promote"),
-        pytest.param(calls.BEGIN, "job_pkey", id="begin"),
-        pytest.param(calls.SAVE, "job_pkey", id="save"),
+        pytest.param(together.MAY_BEGIN, "job_pkey", id="may begin"),
+        pytest.param(together.BEGIN_ALL, "job_pkey", id="begin"),
+        pytest.param(together.SAVE_ALL, "job_pkey", id="save"),
         pytest.param(calls.SAVED, "chunk_seq", id="saved"),
-        pytest.param(calls.END, "call_", id="end"),
-        pytest.param(settle.SETTLE, "job_pkey", id="settle"),
+        pytest.param(together.COUNT_ALL, "call_pkey", id="count"),
+        pytest.param(together.JUDGE_ALL, "call_pkey", id="judge"),
+        pytest.param(together.HOLD_ALL, "job_pkey", id="hold"),
+        pytest.param(together.END_ALL, "call_pkey", id="end"),
+        pytest.param(together.LEARN_ALL, "call_pkey", id="learn"),
+        pytest.param(together.OPEN_CALLS, "call_open", id="open calls"),
+        pytest.param(together.SETTLE_ALL, "job_pkey", id="settle"),
         pytest.param(rows.LOAD, "job_pkey", id="load"),
         pytest.param(submit.PRESENT, "job_id", id="present"),
         pytest.param(submit.HASHES, "job_id", id="hashes"),

@@ -12,9 +12,9 @@ import pytest
 from runner.errors import ClaimLost, StoreBlocked
 from runner.jobs.states import State
 from runner.store import postgres
-from runner.store.calls import SAVE
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
+from runner.store.together import SAVE_ALL
 from runner.workers.progress import Progress
 from runner.workers.rescue import Rescuer
 from runner.workers.settings import WorkerSettings
@@ -49,7 +49,8 @@ async def test_a_take_over_waits_for_a_save_that_is_under_way(hands, store, data
     call_key = await hands.begin(claim)
     with a_stranger(database) as zombie, a_stranger(database) as looker:
         zombie.execute("BEGIN")
-        zombie.execute(SAVE, (claim.job_key, claim.number, call_key, 0, "text", "w1"))
+        one = (claim.job_key, claim.number, "w1", call_key, 0, "text")
+        zombie.execute(SAVE_ALL, [[value] for value in one])
         rescue = asyncio.ensure_future(store.rescue("w1", max_rescues=3))
         await until(lambda: somebody_waits(looker))
         assert not rescue.done()
@@ -271,3 +272,37 @@ async def test_a_lease_that_ran_out_by_the_servers_clock_need_not_be_watched(dat
         assert (await hands.job("a")).state is State.EXECUTING
         assert (await hands.job("b")).state is State.AVAILABLE
         assert [row.id for row in await store.workers()] == ["living"]
+
+
+async def test_a_number_that_is_given_out_again_after_a_crash_tells_nothing(
+    database: str, postgres_server: Server
+) -> None:
+    """Of a transaction that left nothing in the log, the server forgets the number as well."""
+    postgres_server.run("ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()")
+
+    def crash() -> None:
+        postgres_server.crash()
+        postgres_server.start()
+        for number in range(5):
+            postgres_server.run(f"CREATE TABLE another{number} (n int)")
+
+    try:
+        with a_proxy(database) as (proxy, through):
+            async with await Store.open(through) as store:
+                hands = Hands(store)
+                await hands.submit()
+                claim = await hands.claim()
+                call_key = await hands.begin(claim)
+                store.wait_when_blocked(lambda _: None)
+                proxy.meanwhile = crash
+                proxy.trouble = Trouble.LOSE_COMMIT
+                await store.save(claim, call_key, 0, "text")
+                assert proxy.cuts == 1
+                assert [piece.text for piece in await store.pieces(claim.job_key)] == ["text"]
+    finally:
+        tables = ", ".join(f"another{number}" for number in range(5))
+        postgres_server.run(
+            f"DROP TABLE IF EXISTS {tables}",
+            "ALTER SYSTEM RESET wal_writer_delay",
+            "SELECT pg_reload_conf()",
+        )
