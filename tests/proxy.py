@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from random import Random
 
 from sqlalchemy.engine import URL, make_url
 
@@ -27,8 +28,12 @@ class Proxy:
         self.lead_to(url)
         self.trouble = Trouble.NONE
         self.cuts = 0
-        self.every = 0  # of so many COMMITs, one has its answer lost or never arrives, in turn
-        self._commits = 0
+        self.luckless = 0.0  # the part of COMMITs whose answer is lost or that never arrive
+        self._random = Random(1)
+        # Done, in a thread, after a COMMIT was lost and before anybody can connect again.
+        self._open = asyncio.Event()
+        self._open.set()
+        self.meanwhile: Callable[[], object] = lambda: None
         self.then: URL | None = None  # where connections go once a COMMIT was lost
         self.late_s = 0.0  # how much later each answer comes
         self.port = 0
@@ -60,6 +65,7 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        await self._open.wait()
         try:
             far, server = await asyncio.open_unix_connection(self._server)
         except OSError:  # it is down: whoever connects is sent away
@@ -81,12 +87,9 @@ class Proxy:
         self, near: asyncio.StreamReader, server: asyncio.StreamWriter, answers: asyncio.Task[None]
     ) -> None:
         while data := await near.read(65536):
-            if b"COMMIT" in data and self.every:
-                self._commits += 1
-                if self._commits % self.every == 0:
-                    losses = (Trouble.LOSE_ANSWER, Trouble.LOSE_COMMIT)
-                    self.trouble = losses[self._commits // self.every % 2]
-            if b"COMMIT" in data and self.trouble in {Trouble.LOSE_ANSWER, Trouble.LOSE_COMMIT}:
+            if b"COMMIT;" in data and self._random.random() < self.luckless:
+                self.trouble = self._random.choice([Trouble.LOSE_ANSWER, Trouble.LOSE_COMMIT])
+            if b"COMMIT;" in data and self.trouble in {Trouble.LOSE_ANSWER, Trouble.LOSE_COMMIT}:
                 trouble, self.trouble = self.trouble, Trouble.NONE
                 self.cuts += 1
                 if self.then is not None:
@@ -97,6 +100,9 @@ class Proxy:
                     # In order: the server does what it was sent before it sees the end.
                     server.write_eof()
                     await asyncio.sleep(0)
+                self._open.clear()
+                await asyncio.to_thread(self.meanwhile)
+                self._open.set()
                 return
             await self._noise()
             server.write(data)

@@ -23,6 +23,10 @@ class Stranger:
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         raise NotImplementedError
 
+    def whole(self) -> bool:
+        """Whether the database finds nothing wrong with its own file."""
+        return True  # a server tells when it meets something
+
 
 class SqliteStranger(Stranger):
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -30,6 +34,9 @@ class SqliteStranger(Stranger):
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self.connection.execute(sql, values).fetchall()
+
+    def whole(self) -> bool:
+        return self.execute("PRAGMA integrity_check") == [("ok",)]
 
 
 class PostgresStranger(Stranger):

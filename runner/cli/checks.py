@@ -82,7 +82,7 @@ def _seconds(date: str | None) -> float | None:
         return None
 
 
-async def database(name: str, now_s: float) -> list[Finding]:
+async def database(name: str) -> list[Finding]:
     """Whether the database opens, and what hangs in it. It is only read, and never migrated."""
     try:
         named = the_database(name)
@@ -95,16 +95,21 @@ async def database(name: str, now_s: float) -> list[Finding]:
             return [Finding("database", Level.WARN, text, mend)]
         async with await ReadingStore.open_to_read(name) as store:
             opened = Finding("database", Level.OK, f"{named.shown} is of this program's version")
-            return [opened, *[finding async for finding in _hanging(store, now_s)]]
+            return [opened, *[finding async for finding in _hanging(store)]]
     except StoreError as error:
-        return [Finding("database", Level.FAIL, "cannot be used", str(error))]
+        return [_of_no_use(error)]
+
+
+def _of_no_use(error: StoreError) -> Finding:
+    return Finding("database", Level.FAIL, "cannot be used", str(error))
 
 
 def _not_there(shown: str) -> Finding:
     return Finding("database", Level.OK, f"{shown} has no queue yet; it is made on first use")
 
 
-async def _hanging(store: ReadingStore, now_s: float) -> AsyncIterator[Finding]:
+async def _hanging(store: ReadingStore) -> AsyncIterator[Finding]:
+    now_s = store.database.now_ms() / 1000  # of the clock by which leases are written
     workers = await store.workers()
     stale = [row for row in workers if row.alive is False or row.lease_until_ms / 1000 < now_s]
     if stale:
@@ -166,9 +171,12 @@ async def examine(name: str, *, network: bool) -> list[Finding]:
 
 async def _of_the_place(name: str) -> list[Finding]:
     """What a file needs of this machine, and the database itself."""
-    path = the_database(name).path
+    try:
+        path = the_database(name).path
+    except StoreError as error:
+        return [_of_no_use(error)]
     if path is None:
-        return await database(name, time.time())
+        return await database(name)
     folder = path.parent.resolve()
     if not folder.is_dir():
         mend = "Make it, or name another database with --db."
@@ -178,6 +186,6 @@ async def _of_the_place(name: str) -> list[Finding]:
             file_system(folder, mountinfo()),
             permissions(path),
             disk_space(folder),
-            *await database(name, time.time()),
+            *await database(name),
         ]
     return [*findings, sqlite_version()]

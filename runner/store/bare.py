@@ -84,6 +84,11 @@ class PostgresDriver:
         status = self._connection.run_async(lambda driver: driver.execute(words, *values))
         return _Told(int(status.rpartition(" ")[2]))
 
+    def control(self, words: str) -> str:
+        """Begin or end a transaction; what the server says to it."""
+        status: str = self._connection.run_async(lambda driver: driver.execute(words))
+        return status
+
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> None:
         words = in_postgres(sql)
         rows = [tuple(map(_storable, row)) for row in parameters]

@@ -6,6 +6,7 @@ differ stand side by side in `runner.store.bare.Sql`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -13,10 +14,10 @@ from typing import Protocol, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store.bare import Driver
+from runner.store.connections import ReadingConnections
 
 T = TypeVar("T")
 
@@ -102,15 +103,15 @@ class Database(Protocol):
     def look(self, work: Callable[[Driver], T]) -> T:
         """Read with bare SQL on a connection of its own. Blocks."""
 
-    def reading(self) -> AsyncEngine:
-        """The engine of all reads."""
+    def reading(self) -> ReadingConnections:
+        """The connections of all reads."""
 
     def writing(self) -> Session: ...
 
-    def watcher(self, engine: AsyncEngine) -> Watcher:
+    def watcher(self, connections: ReadingConnections) -> Watcher:
         """
         Args:
-            engine: that of the reads.
+            connections: those of the reads.
         """
 
     def listener(self) -> Listener | None:
@@ -140,10 +141,10 @@ def the_database(name: str | Path) -> Database:
     """
     from runner.store.sqlite import SqliteFile
 
-    kind, is_url, _ = str(name).partition("://")
-    if is_url and kind.partition("+")[0] in {"postgresql", "postgres"}:
+    # Also where a slash is missing: such a URL is no file's name.
+    if isinstance(name, str) and re.match(r"postgres(ql)?(\+\w*)?:", name, re.IGNORECASE):
         try:
-            url = make_url(str(name))
+            url = make_url(name)
         except (ArgumentError, ValueError):
             raise StoreUnavailable(  # without the name: there may be a password in it
                 "that is not a database URL. Give postgresql+asyncpg://USER@HOST:PORT/DATABASE."

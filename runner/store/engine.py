@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import aiosqlite
-from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -54,9 +54,10 @@ def database_path(database: str | Path) -> Path:
     if isinstance(database, str) and "://" in name:
         try:
             url = make_url(name)
-        except ArgumentError:
-            raise StoreUnavailable(
-                f"'{name}' is not a database URL. Give a path, or sqlite:///PATH."
+        except (ArgumentError, ValueError):
+            raise StoreUnavailable(  # without the name: there may be a password in it
+                "that is not a database URL. Give a path, sqlite:///PATH, or "
+                "postgresql+asyncpg://USER@HOST/DATABASE."
             ) from None
         if url.drivername not in _SQLITE_URLS:
             raise StoreUnavailable(
@@ -145,10 +146,7 @@ def reading_engine(path: Path) -> AsyncEngine:
     return create_async_engine(
         "sqlite+aiosqlite://",
         async_creator=opened,
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=READERS,
-        max_overflow=0,
-        pool_reset_on_return=None,
+        poolclass=NullPool,
         hide_parameters=True,
     )
 

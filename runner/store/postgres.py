@@ -15,14 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, TextClause, event, text
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy import URL, Connection, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
+from runner.store.connections import ReadingConnections, drop
 from runner.store.database import Locks, Replaced
 from runner.store.hints import Listener
 from runner.store.locks import WorkerLocks
@@ -30,6 +29,7 @@ from runner.store.locks import WorkerLocks
 T = TypeVar("T")
 
 READERS: Final = 4
+TRIES: Final = 3  # of a transaction whose connection was cut, before it waits
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 30
 # For a server that says nothing at all; longer than its own, so that else it tells what it was.
@@ -38,7 +38,6 @@ LOCK_TIMEOUT_S: Final = 10
 # A worker that was cut off in the middle of a transaction may hold the turn, and all others wait
 # for it: much less than a lease, so that nobody loses a job by it.
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
-RECYCLE_S: Final = 1_800
 IN_DOUBT_POLL_S: Final = 0.1
 PROMPT_MS: Final = 500
 PASSED_BY_MS: Final = 60_000
@@ -50,6 +49,10 @@ _SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint
 # A server that takes over from one that failed begins a new timeline.
 _TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _UNTOLD: Final = "CAST(NULL AS text)"
+# Up to where the log was read again when the server recovered from its last crash, if it did.
+_RECOVERED: Final = "pg_last_wal_replay_lsn()"
+# An empty message, for the sake of where in the log it ends.
+_MARK: Final = "pg_logical_emit_message(true, 'runner', '')"
 # An answer means that it is on the disk, whatever the server does for others.
 _DURABLE: Final = (
     "CASE current_setting('synchronous_commit') WHEN 'off' "
@@ -58,7 +61,14 @@ _DURABLE: Final = (
 _BEGUN: Final = f"{_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid, {_DURABLE}, "
 TIME: Final = text(f"SELECT {_SERVER_MS}")
 TIMELINE: Final = text(f"SELECT {_TIMELINE}")
-STATUS: Final = text("SELECT pg_xact_status(CAST(CAST(:xid AS text) AS xid8))")
+# A server that crashed gives the numbers out again of transactions that left nothing in its log:
+# one that did not come as far as our mark has nothing of ours, whatever became of that number.
+_CRASHED: Final = (
+    f"{_RECOVERED} < CAST(CAST(:mark AS text) AS pg_lsn) "
+    f"AND CAST({_RECOVERED} AS text) IS DISTINCT FROM CAST(:recovered AS text)"
+)
+_STATUS: Final = "pg_xact_status(CAST(CAST(:xid AS text) AS xid8))"
+STATUS: Final = text(f"SELECT CASE WHEN {_CRASHED} THEN 'aborted' ELSE {_STATUS} END")
 # How many transactions have ended: those that began, without those that run.
 ENDED: Final = text(
     "SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) "
@@ -66,15 +76,19 @@ ENDED: Final = text(
 )
 
 
-def begin_statement(*, in_turn: bool, timeline: bool) -> TextClause:
-    """What a writer's transaction begins with.
+def begin_statement(*, in_turn: bool, timeline: bool) -> str:
+    """What a writer's transaction begins with: the time, its name, the timeline.
 
     Args:
         in_turn: no other writer's transaction runs at the same time.
         timeline: the server tells it.
     """
     turn = f"pg_advisory_xact_lock({TURN}), " if in_turn else ""
-    return text(f"SELECT {turn}{_BEGUN}{_TIMELINE if timeline else _UNTOLD} AS timeline")
+    told = (_TIMELINE, _RECOVERED, _MARK) if timeline else (_UNTOLD,) * 3
+    return (
+        f"SELECT {turn}{_BEGUN}{told[0]} AS timeline, CAST({told[1]} AS text) AS recovered, "
+        f"CAST({told[2]} AS text) AS mark"
+    )
 
 
 class ServerClock:
@@ -160,37 +174,24 @@ class PostgresDatabase:
     def look(self, work: Callable[[Driver], T]) -> T:
         return self._once(lambda connection: work(PostgresDriver(connection)))
 
-    def reading(self) -> AsyncEngine:
+    def reading(self) -> ReadingConnections:
+        # Each statement sees what is committed then, and no snapshot is held between two.
         engine = self._engine(
             "reads",
             {"default_transaction_read_only": "on"},
-            poolclass=AsyncAdaptedQueuePool,
-            pool_size=READERS,
-            max_overflow=0,
-            pool_pre_ping=True,
-            pool_recycle=RECYCLE_S,
-            # Each statement sees what is committed then, and no snapshot is held between two.
+            poolclass=NullPool,
             isolation_level="AUTOCOMMIT",
         )
-        event.listen(engine.sync_engine, "connect", self._note_server)
-        event.listen(engine.sync_engine, "checkout", self._leave_old_server)
-        return engine
-
-    def _note_server(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        record.info["replaced"] = self.replaced
-
-    def _leave_old_server(
-        self, _connection: object, record: ConnectionPoolEntry, _proxy: object
-    ) -> None:
-        """One that was replaced may still answer, and tell of things that are no more."""
-        if record.info["replaced"] != self.replaced:
-            raise InvalidatePoolError
+        # A server that was replaced may still answer, and tell of things that are no more.
+        return ReadingConnections(engine, READERS, era=lambda: self.replaced)
 
     def writing(self) -> PostgresSession:
-        return PostgresSession(self, self._engine("writes", {}, poolclass=NullPool), self._clock)
+        # Its transactions begin and end by its own word.
+        engine = self._engine("writes", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        return PostgresSession(self, engine, self._clock)
 
-    def watcher(self, engine: AsyncEngine) -> PostgresWatcher:
-        return PostgresWatcher(engine)
+    def watcher(self, connections: ReadingConnections) -> PostgresWatcher:
+        return PostgresWatcher(connections)
 
     def listener(self) -> Listener | None:
         if not self._listens:
@@ -251,6 +252,9 @@ class PostgresDatabase:
             engine = self._engine("opens", {}, poolclass=NullPool)
             try:
                 async with engine.begin() as connection:
+                    postgres_migrate.refuse_older(
+                        connection.dialect.server_version_info, self.shown
+                    )
                     asked_ms = steady_ms()
                     told = (await connection.execute(TIME)).scalar_one()
                     self._clock.seen(told, asked_ms)
@@ -275,10 +279,17 @@ class PostgresDatabase:
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """A transaction whose commit was sent and never answered."""
+    """A transaction whose commit was sent and never answered.
+
+    Args:
+        recovered: what `_RECOVERED` was when it began.
+        mark: where in the server's log its first trace ends; None: the server tells nobody.
+    """
 
     work: object
     xid: str
+    recovered: str | None
+    mark: str | None
     result: Any
 
 
@@ -297,20 +308,21 @@ class PostgresSession:
         self._begin = _begin_statements(timeline=True)
 
     def transaction(self, work: Callable[[Connection], T], *, beside: bool) -> T:
-        try:
-            return self._run(self._transaction(work, beside))
-        except Exception as error:
-            if not postgres_errors.lost(error):
-                raise
-            # A server that was restarted, a connection that a firewall forgot: once more at once.
-            self.disconnect()
+        for _ in range(TRIES - 1):
+            try:
+                return self._run(self._transaction(work, beside))
+            except Exception as error:
+                if not postgres_errors.lost(error):
+                    raise
+                # A server that was restarted, a connection that a firewall forgot: again at once.
+                self.disconnect()
         return self._run(self._transaction(work, beside))
 
     def disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             with suppress(Exception):
-                self._run(_drop(connection))
+                self._run(drop(connection))
 
     def close(self) -> None:
         self.disconnect()
@@ -335,24 +347,35 @@ class PostgresSession:
             if committed:
                 result: T = doubt.result
                 return result
-        transaction = await connection.begin()
+        # As one piece for SQLAlchemy: each that it is handed costs it as much as a statement.
+        return await connection.run_sync(self._committed, work, beside)
+
+    def _committed(
+        self, connection: Connection, work: Callable[[Connection], T], beside: bool
+    ) -> T:
+        """Apply work in a transaction; what it gave."""
+        server = PostgresDriver(connection)
+        # Whatever the server does for others: a fence is to see what was committed just before.
+        server.control("BEGIN ISOLATION LEVEL READ COMMITTED;")
         try:
             asked_ms = steady_ms()
-            begun = (await connection.execute(self._begin[beside])).one()
-            self._clock.seen(begun.now_ms, asked_ms)
-            self._same_server(begun.timeline)
-            result = await connection.run_sync(work)
+            begun = server.execute(self._begin[beside]).fetchone()
+            self._clock.seen(begun["now_ms"], asked_ms)
+            self._same_server(begun["timeline"])
+            result = work(connection)
         except BaseException as error:
             if not postgres_errors.lost(error):  # else nobody is there to be told
                 with suppress(Exception):
-                    await transaction.rollback()
+                    server.control("ROLLBACK;")
             raise
         try:
-            await transaction.commit()
+            ended = server.control("COMMIT;")
         except Exception as error:
             if postgres_errors.lost(error):
-                self._doubt = _Doubt(work, begun.xid, result)
+                self._doubt = _Doubt(work, begun["xid"], begun["recovered"], begun["mark"], result)
             raise
+        if ended != "COMMIT":  # what the server answers where a statement had failed
+            raise StoreError(f"the database {self._database.shown} undid a transaction: {ended}")
         return result
 
     async def _connect(self) -> AsyncConnection:
@@ -362,7 +385,7 @@ class PostgresSession:
                 timeline = (await connection.execute(TIMELINE)).scalar_one()
         except Exception as error:
             if postgres_errors.lost(error):
-                await _drop(connection)
+                await drop(connection)
                 raise
             timeline = None  # some servers tell nobody
             self._begin = _begin_statements(timeline=False)
@@ -380,9 +403,10 @@ class PostgresSession:
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
         """What became of a transaction, as the server knows it."""
+        asked = {"xid": doubt.xid, "recovered": doubt.recovered, "mark": doubt.mark}
         while True:
             async with connection.begin():
-                status = (await connection.execute(STATUS, {"xid": doubt.xid})).scalar_one()
+                status = (await connection.execute(STATUS, asked)).scalar_one()
             if status != "in progress":
                 return bool(status == "committed")
             await asyncio.sleep(IN_DOUBT_POLL_S)
@@ -391,12 +415,12 @@ class PostgresSession:
 class PostgresWatcher:
     """Asks the server how many transactions have ended."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+    def __init__(self, connections: ReadingConnections) -> None:
+        self._connections = connections
 
     async def version(self) -> int:
-        async with self._engine.connect() as connection:
-            return int((await connection.execute(ENDED)).scalar_one())
+        ((version,),) = await self._connections.rows(ENDED)
+        return int(version)
 
     def close(self) -> None:
         """It has no connection of its own."""
@@ -418,18 +442,12 @@ class NoLocks:
     def forget(self, worker_id: str) -> None: ...
 
 
-def _begin_statements(*, timeline: bool) -> tuple[TextClause, TextClause]:
+def _begin_statements(*, timeline: bool) -> tuple[str, str]:
     """In turn, and beside others."""
     return (
         begin_statement(in_turn=True, timeline=timeline),
         begin_statement(in_turn=False, timeline=timeline),
     )
-
-
-async def _drop(connection: AsyncConnection) -> None:
-    # Not returned in order: a server that does not answer would be waited for.
-    await connection.invalidate()
-    await connection.close()
 
 
 def _teach(dbapi_connection: Any, _record: object) -> None:

@@ -38,7 +38,7 @@ def lost(error: BaseException) -> bool:
                 asyncpg.ConnectionDoesNotExistError,
             ),
         )
-        and not isinstance(cause, asyncpg.exceptions.DataError)
+        and not isinstance(cause, (asyncpg.DataError, asyncpg.ClientConfigurationError))
         for cause in _causes(error)
     )
 
@@ -94,6 +94,11 @@ def explained(error: BaseException, shown: str) -> StoreError | None:
                 f"you may not do this in the database {shown} ({_words(error)}). Its user must own "
                 "the queue's tables, or may create them in the schema."
             )
+    if any(isinstance(cause, asyncpg.ClientConfigurationError) for cause in _causes(error)):
+        return StoreUnavailable(
+            f"the URL of the database {shown} has an option that the driver does not take "
+            f"({_words(error)}). Mend it, or leave it out."
+        )
     if code.startswith("XX"):
         return NotADatabase(f"the database {shown} is damaged ({_words(error)}).")
     if lost(error):

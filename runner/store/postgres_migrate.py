@@ -11,11 +11,14 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from runner import faults
-from runner.errors import NotADatabase
+from runner.errors import NotADatabase, StoreUnavailable
 from runner.store import migrate
 from runner.store.schema import SCHEMA_VERSION, metadata
 
 MARK: Final = "the version of a queue of prefill-runner"
+
+# The first that tells a transaction's number and what became of it in the words used here.
+OLDEST_SERVER: Final = 13
 
 _TABLES: Final = text("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()")
 _IS_OURS: Final = text(
@@ -25,6 +28,22 @@ _AT_WORK: Final = text(
     "SELECT host, pid FROM worker "
     "WHERE lease_until_ms > extract(epoch FROM clock_timestamp()) * 1000 LIMIT 1"
 )
+
+
+def refuse_older(version: tuple[int | str, ...] | None, shown: str) -> None:
+    """
+    Args:
+        version: of the server, as its dialect tells.
+
+    Raises:
+        StoreUnavailable: the server is too old for this program.
+    """
+    major = version[0] if version else OLDEST_SERVER
+    if isinstance(major, int) and major < OLDEST_SERVER:
+        raise StoreUnavailable(
+            f"the server of the database {shown} is PostgreSQL {major}, and "
+            f"{OLDEST_SERVER} or newer is needed. Name a newer server with --db, or a file."
+        )
 
 
 def current(connection: Connection, shown: str) -> str | None:

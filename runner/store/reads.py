@@ -6,11 +6,11 @@ import asyncio
 import difflib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Executable, Row, bindparam, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import NotFound, StoreBlocked
 from runner.jobs.spec import JobSpec
@@ -67,6 +67,7 @@ from runner.store.submit import limits_from_json
 
 T = TypeVar("T")
 
+TRIES: Final = 3  # of a question whose connection was cut, before it waits
 PAGE: Final = 500
 TOGETHER: Final = 100  # jobs whose calls are read at once
 NEAREST_AMONG: Final = 5_000
@@ -86,24 +87,20 @@ class Reader:
     def __init__(self, database: Database, patience: Patience) -> None:
         self._database = database
         self._patience = patience
-        self._engine: AsyncEngine = database.reading()
-        self._watcher = database.watcher(self._engine)
+        self._connections = database.reading()
+        self._watcher = database.watcher(self._connections)
         self._running: set[asyncio.Future[Any]] = set()
 
     async def close(self) -> None:
         while self._running:
             await asyncio.wait(self._running)
         self._watcher.close()
-        await self._engine.dispose()
+        await self._connections.close()
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
-        async def ask() -> Sequence[Row[Any]]:
-            async with self._engine.connect() as connection:
-                return (await connection.execute(statement, values)).all()
-
-        return await self._patiently(ask)
+        return await self._patiently(partial(self._connections.rows, statement, values))
 
     async def data_version(self) -> int:
         """Another number when another connection committed."""
@@ -114,18 +111,23 @@ class Reader:
         # whoever waits for the next free one could wait for ever.
         reading = asyncio.ensure_future(self._ask(ask))
         self._running.add(reading)
-        reading.add_done_callback(self._running.discard)
+        reading.add_done_callback(self._done)
         return await asyncio.shield(reading)
 
+    def _done(self, reading: asyncio.Future[Any]) -> None:
+        self._running.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # who asked may be gone
+
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
-        fresh = True
+        tries = 0
         while True:
             try:
                 return await ask()
             except Exception as error:
-                if fresh and self._database.cut(error):
-                    fresh = False  # the next connection may do
-                    continue
+                tries += 1
+                if tries < TRIES and self._database.cut(error):
+                    continue  # others may be cut as well
                 cause = self._database.explained(error) or self._database.refused(error)
                 if cause is error:
                     raise

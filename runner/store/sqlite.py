@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import StoreError
 from runner.store import engine, migrate
 from runner.store.bare import Driver
+from runner.store.connections import ReadingConnections
 from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
@@ -62,13 +62,13 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise (self.explained(error) or self.refused(error)) from error
 
-    def reading(self) -> AsyncEngine:
-        return engine.reading_engine(self._path)
+    def reading(self) -> ReadingConnections:
+        return ReadingConnections(engine.reading_engine(self._path), engine.READERS)
 
     def writing(self) -> SqliteSession:
         return SqliteSession(engine.writing_engine(self._path))
 
-    def watcher(self, engine: AsyncEngine) -> SqliteWatcher:  # noqa: ARG002  the face of Database
+    def watcher(self, connections: ReadingConnections) -> SqliteWatcher:  # noqa: ARG002  the face of Database
         return SqliteWatcher(self._path)
 
     def listener(self) -> None:

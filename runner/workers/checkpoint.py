@@ -55,6 +55,11 @@ class Saver:
         self._error: BaseException | None = None
 
     @property
+    def checkpoint_s(self) -> float:
+        """The longest time that text may wait before it is handed over."""
+        return self._settings.checkpoint_s
+
+    @property
     def overfull(self) -> bool:
         """Whether so much waits for the disk that the stream should not be read on."""
         return self._waiting_characters + self._length > self._settings.unsaved_characters
@@ -81,6 +86,11 @@ class Saver:
         elif self._timer is None and not self._due:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._settings.checkpoint_s, self._save_in_turn)
+
+    def gathered(self) -> None:
+        """What was added has waited elsewhere for its checkpoint already."""
+        if self._parts and not self._due:
+            self._save_in_turn()
 
     def _save_in_turn(self) -> None:
         self._due = len(self._waiting) >= HANDED_OVER_AT_ONCE

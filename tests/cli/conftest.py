@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,23 +10,25 @@ from click.testing import CliRunner, Result
 
 from runner.cli.main import main
 from tests.cli.filled import make
+from tests.places import Place
 
 Invoke = Callable[..., Result]
 
 
 @pytest.fixture(scope="session")
-def filled_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("filled") / "runner.db")
+def filled_ones() -> dict[str, str]:
+    """Filled databases to copy, by kind."""
+    return {}
 
 
 @pytest.fixture
-def filled(filled_template: Path, tmp_path: Path) -> Path:
+def filled(place: Place, filled_ones: dict[str, str]) -> Iterator[str]:
     """A database of the test's own, with a document of every kind."""
-    path = tmp_path / "filled.db"
-    for part in filled_template.parent.glob("runner.db*"):
-        if part.is_file():
-            (tmp_path / part.name.replace("runner.db", "filled.db")).write_bytes(part.read_bytes())
-    return path
+    if place.kind not in filled_ones:
+        filled_ones[place.kind] = make(place.new())
+    database = place.copy(filled_ones[place.kind])
+    yield database
+    place.drop(database)
 
 
 @pytest.fixture
@@ -44,3 +46,11 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
         return result
 
     return invoke
+
+
+@pytest.fixture
+def queue(runner: Invoke, database: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The database of all commands that name none; asked for by what runs on each kind. Other
+    tests find `runner.db` in their folder, made on first use."""
+    monkeypatch.setenv("RUNNER_DB", database)
+    return database

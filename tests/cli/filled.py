@@ -86,10 +86,10 @@ def outcome(stop_reason: str | None, *, error: str | None = None) -> CallOutcome
     )
 
 
-async def fill(path: Path) -> None:
+async def fill(database: str | Path) -> None:
     """Batch `animals`: heron (complete, two calls), badger (cut), fox (failed), owl (being
     written), mole (waiting); batch `dull`: one complete document, and it is paused."""
-    async with await Store.open(path) as store:
+    async with await Store.open(database) as store:
         ids = ("heron", "badger", "fox", "owl", "mole")
         receipt = await store.submit(BatchSpec("animals"), list(map(job, ids)))
         key = receipt.batch_key
@@ -129,7 +129,7 @@ async def fill(path: Path) -> None:
         await store.pause(receipt.batch_key, PauseCause.CREDENTIALS, HOSTILE)
 
 
-def make(path: Path) -> Path:
-    """A filled database."""
-    asyncio.run(fill(path))
-    return path
+def make(database: str) -> str:
+    """Fill a database."""
+    asyncio.run(fill(database))
+    return database

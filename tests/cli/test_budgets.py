@@ -70,6 +70,7 @@ def test_a_request_that_costs_more_by_its_own_fields_has_no_known_price(runner, 
     assert runner("validate", write(tmp_path, model="claude-opus-5-5", job=geo)).exit_code == 0
 
 
+@pytest.mark.usefixtures("queue")
 def test_a_run_stops_at_its_budget_says_so_and_goes_on_when_it_is_raised(
     runner, tmp_path, monkeypatch
 ):
@@ -100,6 +101,7 @@ def test_a_run_stops_at_its_budget_says_so_and_goes_on_when_it_is_raised(
         assert server.books.restarts == 0
 
 
+@pytest.mark.usefixtures("queue")
 def test_a_budget_for_models_without_a_price_is_refused_by_an_order_too(runner, tmp_path):
     assert runner("submit", write(tmp_path, model="local-llama")).exit_code == 0
     result = runner("limits", "animals", "--max-cost-usd", "5")

@@ -6,9 +6,7 @@ import asyncio
 import csv
 import io
 import json
-import sqlite3
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,6 +17,8 @@ from runner.jobs.states import Finish, State
 from runner.store.purposes import LEDGER_COLUMNS
 from runner.store.records import CallStart, Lane, Selection, Settlement
 from runner.store.store import Store
+from tests.places import Place
+from tests.strangers import a_stranger
 
 RATES = Rates(*map(nano_usd, ("1", "5", "1.25", "2", "0.1")))  # claude-haiku-4-5
 HOSTILE = "=cmd()\x1b[31m"
@@ -63,11 +63,11 @@ async def one_call(
         await store.end_call_and_settle(claim, call_key, outcome, then)  # type: ignore[arg-type]
 
 
-async def fill(path: Path) -> None:
+async def fill(database: str) -> None:
     """Batch `animals`: heron (two calls on two days, the second with a cache), badger (a broken
     call), fox (a call whose price nobody knows); a simulated batch with a hostile name."""
     now_ms = NOON_MS
-    async with await Store.open(path, now_ms=lambda: now_ms) as store:
+    async with await Store.open(database, now_ms=lambda: now_ms) as store:
         await store.register_worker("w", host="h", pid=1, lease_ms=60_000)
 
         def spec(id: str) -> JobSpec:
@@ -102,17 +102,19 @@ ANIMALS = HERON_1 + HERON_2 + BADGER
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("ledger") / "runner.db"
-    asyncio.run(fill(path))
-    return path
+def templates() -> dict[str, str]:
+    """Ledgers to copy, by kind of database."""
+    return {}
 
 
 @pytest.fixture
-def ledger(template: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "ledger.db"
-    path.write_bytes(template.read_bytes())
-    return path
+def ledger(place: Place, templates: dict[str, str]) -> Iterator[str]:
+    if place.kind not in templates:
+        templates[place.kind] = place.new()
+        asyncio.run(fill(templates[place.kind]))
+    database = place.copy(templates[place.kind])
+    yield database
+    place.drop(database)
 
 
 def rows_of(runner, *args: object) -> list[dict[str, object]]:
@@ -121,7 +123,7 @@ def rows_of(runner, *args: object) -> list[dict[str, object]]:
     return rows
 
 
-def test_by_batch_with_purposes_and_comparisons(runner, ledger: Path) -> None:
+def test_by_batch_with_purposes_and_comparisons(runner, ledger: str) -> None:
     value = json.loads(runner("cost", "--db", ledger, "--json").stdout)
     animals, owls = value["rows"]
     assert (animals["batch"], animals["simulated"], animals["calls"]) == ("animals", False, 4)
@@ -155,7 +157,7 @@ def test_by_batch_with_purposes_and_comparisons(runner, ledger: Path) -> None:
     assert value["pruned"] == []
 
 
-def test_by_day_by_model_and_by_job(runner, ledger: Path) -> None:
+def test_by_day_by_model_and_by_job(runner, ledger: str) -> None:
     days = rows_of(runner, "--db", ledger, "--by", "day", "--batch", "animals")
     assert [(day["day"], day["cost_usd"]) for day in days] == [
         ("2026-11-23", pytest.approx(HERON_1)),
@@ -175,14 +177,14 @@ def test_by_day_by_model_and_by_job(runner, ledger: Path) -> None:
     ]
 
 
-def test_jobs_are_read_page_by_page(runner, ledger: Path, monkeypatch) -> None:
+def test_jobs_are_read_page_by_page(runner, ledger: str, monkeypatch) -> None:
     whole = runner("cost", "--db", ledger, "--by", "job", "--json").stdout
     monkeypatch.setattr("runner.store.ledger.JOBS_A_PAGE", 1)
     assert runner("cost", "--db", ledger, "--by", "job", "--json").stdout == whole
 
 
 @pytest.mark.parametrize("by", ["batch", "model", "day", "job"])
-def test_the_table_fits_its_screen_and_its_reader(runner, ledger: Path, by: str) -> None:
+def test_the_table_fits_its_screen_and_its_reader(runner, ledger: str, by: str) -> None:
     told = runner("cost", "--db", ledger, "--by", by).stdout
     assert max(map(len, told.splitlines())) <= 100
     assert len(told.splitlines()) <= 24
@@ -194,7 +196,7 @@ def test_the_table_fits_its_screen_and_its_reader(runner, ledger: Path, by: str)
     assert "simulated batches left out" in told
 
 
-def test_csv_has_a_line_a_row_and_no_formulas(runner, ledger: Path) -> None:
+def test_csv_has_a_line_a_row_and_no_formulas(runner, ledger: str) -> None:
     told = runner("cost", "--db", ledger, "--csv").stdout
     animals, owls = csv.DictReader(io.StringIO(told))
     assert float(animals["cost_usd"]) == pytest.approx(ANIMALS)
@@ -203,7 +205,7 @@ def test_csv_has_a_line_a_row_and_no_formulas(runner, ledger: Path) -> None:
     assert owls["batch"] == "'=cmd()"
 
 
-def test_money_of_pruned_jobs_stays_in_sight(runner, ledger: Path) -> None:
+def test_money_of_pruned_jobs_stays_in_sight(runner, ledger: str) -> None:
     async def prune() -> None:
         async with await Store.open(ledger) as store:
             heron = await store.find_job("heron")
@@ -221,32 +223,31 @@ def test_money_of_pruned_jobs_stays_in_sight(runner, ledger: Path) -> None:
     ]
 
 
-def test_mistakes_are_told(runner, ledger: Path) -> None:
+def test_mistakes_are_told(runner, ledger: str) -> None:
     both = runner("cost", "--db", ledger, "--json", "--csv")
     assert (both.exit_code, "give one of them" in both.stderr) == (2, True)
     unknown = runner("cost", "--db", ledger, "--batch", "nobody")
     assert (unknown.exit_code, "no batch nobody" in unknown.stderr) == (2, True)
 
 
-def test_before_the_first_call_there_is_nothing(runner, tmp_path: Path) -> None:
-    async def empty() -> None:
-        async with await Store.open(tmp_path / "empty.db"):
-            pass
-
-    asyncio.run(empty())
-    told = runner("cost", "--db", tmp_path / "empty.db")
+def test_before_the_first_call_there_is_nothing(runner, database: str) -> None:
+    told = runner("cost", "--db", database)
     assert (told.exit_code, told.stdout) == (0, "")
     assert "no calls yet" in told.stderr
 
 
-def test_the_view_says_the_same_in_dollars(runner, ledger: Path) -> None:
+def test_the_view_says_the_same_in_dollars(runner, ledger: str) -> None:
     parts = " + ".join(name for name in LEDGER_COLUMNS if name.endswith("_usd"))
     parts = parts.removeprefix("cost_usd + ")
-    with closing(sqlite3.connect(ledger)) as connection:
-        rows = connection.execute(
+    with a_stranger(ledger) as stranger:
+        rows = stranger.execute(
             f"SELECT job, day, cost_usd, {parts}, estimated FROM ledger ORDER BY call_key"  # noqa: S608
-        ).fetchall()
-    assert rows == [
+        )
+    in_floats = [
+        (job, day, *(usd if usd is None else float(usd) for usd in paid), estimated)
+        for job, day, *paid, estimated in rows  # a server has decimal numbers
+    ]
+    assert in_floats == [
         ("heron", "2026-11-23", pytest.approx(HERON_1), pytest.approx(HERON_1), 0),
         ("heron", "2026-11-24", pytest.approx(HERON_2), pytest.approx(HERON_2), 0),
         ("badger", "2026-11-24", pytest.approx(BADGER), pytest.approx(BADGER), 1),

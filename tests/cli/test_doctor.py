@@ -136,7 +136,7 @@ def test_endpoint_that_answers_and_one_that_does_not() -> None:
     assert now is None
 
 
-def test_doctor_on_a_filled_database(runner: Invoke, filled: Path) -> None:
+def test_doctor_on_a_filled_database(runner: Invoke, filled: str) -> None:
     result = runner("doctor", "--db", filled, "--no-network")
     assert result.exit_code == 0
     assert "warn  workers: 1 of them are gone" not in result.stdout  # its lease is not over yet

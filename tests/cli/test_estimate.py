@@ -6,9 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from runner.simulator import Simulator
 from tests.cli.conftest import Invoke
 from tests.cli.jobs_files import write
 from tests.cli.simulated import simulator
+from tests.strangers import a_stranger
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ["jobs.example.yaml", "requests.example.jsonl"]
@@ -46,13 +45,13 @@ def estimated(runner: Invoke, *args: object) -> dict[str, Any]:
     return dict(batch)
 
 
-def billed(folder: Path) -> dict[str, float]:
+def billed(database: str | Path) -> dict[str, float]:
     """What a run was billed for."""
-    with closing(sqlite3.connect(folder / "runner.db")) as database:
-        calls, *tokens, output, cost = database.execute(
+    with a_stranger(str(database)) as stranger:
+        ((calls, *tokens, output, cost),) = stranger.execute(
             "SELECT calls, input_tokens, cache_creation_input_tokens, cache_read_input_tokens,"
             " output_tokens, cost_nano_usd FROM batch"
-        ).fetchone()
+        )
     return {
         "calls": calls,
         "input_tokens": sum(tokens),
@@ -79,7 +78,7 @@ def test_a_rehearsal_comes_near_the_simulated_truth(
     assert estimate["rests_on"]["documents_rehearsed"] == estimate["jobs"]
     assert not list(tmp_path.glob("*.db*"))
     assert runner("run", example, "--simulate").exit_code == 0
-    assert_near(estimate, billed(tmp_path))
+    assert_near(estimate, billed(tmp_path / "runner.db"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -93,7 +92,7 @@ def test_counts_and_words_come_near_what_is_billed(
     assert estimate["rests_on"]["documents_rehearsed"] == 0
     assert estimate["rests_on"]["prompts_counted"] == estimate["jobs"]
     assert runner("run", example).exit_code == 0
-    assert_near(estimate, billed(tmp_path))
+    assert_near(estimate, billed(tmp_path / "runner.db"))
 
 
 def test_an_estimate_only_counts(runner: Invoke, tmp_path: Path, endpoint: Simulator) -> None:
@@ -147,14 +146,14 @@ def test_an_unknown_price_is_said(runner: Invoke, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("fast_simulation")
-def test_what_is_final_is_not_paid_again(runner: Invoke, tmp_path: Path) -> None:
+def test_what_is_final_is_not_paid_again(runner: Invoke, tmp_path: Path, queue: str) -> None:
     jobs = write(tmp_path, count=6)
     whole = estimated(runner, jobs, "--simulate")
     assert (whole["documents"], whole["final"], whole["spent_usd"]) == (6, 0, 0)
     assert runner("run", jobs, "--simulate", "--limit", 4).exit_code == 0
     rest = estimated(runner, jobs, "--simulate")
     assert (rest["jobs"], rest["documents"], rest["final"]) == (6, 2, 4)
-    spent = billed(tmp_path)["cost_usd"]
+    spent = billed(queue)["cost_usd"]
     assert rest["spent_usd"] == pytest.approx(spent)
     assert spent + rest["total"]["cost_usd"]["expected"] == pytest.approx(
         whole["total"]["cost_usd"]["expected"], rel=0.05
@@ -169,14 +168,14 @@ def test_what_is_final_is_not_paid_again(runner: Invoke, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("endpoint")
-def test_finished_documents_are_learned_from(runner: Invoke, tmp_path: Path) -> None:
+def test_finished_documents_are_learned_from(runner: Invoke, tmp_path: Path, queue: str) -> None:
     jobs = write(tmp_path, count=40)
     before = estimated(runner, jobs)
     assert set(before["rests_on"]["lengths"]) == {"max_tokens"}
     assert runner("run", jobs, "--limit", 20).exit_code == 0
     after = estimated(runner, jobs)
     assert after["rests_on"]["lengths"] == {"finished": 20}
-    mean = billed(tmp_path)["output_tokens"] / 20
+    mean = billed(queue)["output_tokens"] / 20
     assert after["total"]["output_tokens"]["expected"] == pytest.approx(20 * mean, rel=0.01)
 
     more = write(tmp_path, name="more.yaml", batch="more", count=10, prompt="Tell me of plant")
@@ -213,12 +212,13 @@ def test_a_budget_that_ends_it_before_is_said(runner: Invoke, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("endpoint")
 def test_time_goes_by_the_limits_that_earlier_runs_met(
-    runner: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Invoke, tmp_path: Path, queue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = write(tmp_path, count=30)
     assert runner("run", jobs, "--limit", 1).exit_code == 0
-    with closing(sqlite3.connect(tmp_path / "runner.db")) as database, database:
-        assert database.execute("UPDATE pace SET requests_per_minute = 60").rowcount == 1
+    with a_stranger(queue) as stranger:
+        changed = "UPDATE pace SET requests_per_minute = 60 RETURNING limit_key"
+        assert len(stranger.execute(changed)) == 1
     met = estimated(runner, jobs)
     assert met["time_goes_by"] == "requests_per_minute"
     calls = met["total"]["calls"]["expected"]

@@ -55,7 +55,7 @@ def complete(runner: Invoke) -> tuple[int, int]:
     return batch["complete"], batch["jobs"]
 
 
-@pytest.mark.usefixtures("endpoint")
+@pytest.mark.usefixtures("queue", "endpoint")
 def test_the_first_jobs_are_tried_and_the_rest_follows(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path, count=5)
     first = runner("run", jobs, "--limit", 2)
@@ -72,7 +72,7 @@ def test_the_first_jobs_are_tried_and_the_rest_follows(runner: Invoke, tmp_path:
     assert runner("run", jobs, "--limit", 99).exit_code == 0
 
 
-@pytest.mark.usefixtures("endpoint")
+@pytest.mark.usefixtures("queue", "endpoint")
 def test_the_exit_status_is_that_of_the_jobs_that_were_tried(
     runner: Invoke, tmp_path: Path
 ) -> None:
@@ -124,7 +124,7 @@ def test_nothing_is_asked_below_it_or_with_yes_or_of_a_simulation(
     assert runner("run", dear, "--simulate", "--db", "simulated.db").exit_code == 0
 
 
-@pytest.mark.usefixtures("endpoint")
+@pytest.mark.usefixtures("queue", "endpoint")
 def test_what_is_left_is_what_counts(runner: Invoke, tmp_path: Path, answers: list[bool]) -> None:
     jobs = guarded(tmp_path, 0.004, count=8)
     answers.append(False)

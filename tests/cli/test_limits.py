@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,10 @@ import pytest
 
 from tests.cli.conftest import Invoke
 from tests.cli.jobs_files import write
+from tests.places import sqlite_only
+from tests.strangers import a_stranger
+
+pytestmark = pytest.mark.usefixtures("queue")
 
 
 def batch(runner: Invoke) -> dict[str, Any]:
@@ -18,11 +22,9 @@ def batch(runner: Invoke) -> dict[str, Any]:
     return dict(found)
 
 
-def sql(statement: str, *values: object) -> None:
-    with sqlite3.connect("runner.db") as connection:
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(statement, values)
-    connection.close()
+def sql(statement: str) -> None:
+    with a_stranger(os.environ["RUNNER_DB"]) as stranger:
+        stranger.execute(statement)
 
 
 def test_it_shows_what_the_job_file_says(runner: Invoke, tmp_path: Path) -> None:
@@ -78,6 +80,7 @@ def test_each_limit_changes_and_the_file_brings_its_own_back(
     assert batch(runner) == before
 
 
+@sqlite_only
 @pytest.mark.parametrize(
     ("words", "said"),
     [

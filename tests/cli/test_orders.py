@@ -1,15 +1,13 @@
 """cancel, retry, pause, resume, rescue and prune as commands; what status and doctor tell."""
 
-# ruff: noqa: F811  the fixture `environment` is imported, and asked for by name
+# ruff: noqa: F811  fixtures are imported, and asked for by name
 from __future__ import annotations
 
 import asyncio
 import json
 import signal
-import sqlite3
 import subprocess
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,15 +21,17 @@ from runner.store import migrate
 from runner.store.records import BatchRow
 from tests.cli.conftest import Invoke
 from tests.cli.jobs_files import write
-from tests.cli.test_processes import RUNNER, environment, read, working  # noqa: F401  a fixture
+from tests.cli.test_processes import PATIENCE_S, RUNNER, environment, on_each, read, working  # noqa: F401
+from tests.places import sqlite_only
+from tests.strangers import a_stranger
 
 
-def state(runner: Invoke, db: Path, job: str) -> str:
+def state(runner: Invoke, db: str, job: str) -> str:
     value: str = json.loads(runner("show", job, "--json", "--db", db).stdout)["state"]
     return value
 
 
-def test_cancel_and_retry(runner: Invoke, filled: Path) -> None:
+def test_cancel_and_retry(runner: Invoke, filled: str) -> None:
     result = runner("cancel", "mole", "badger", "--db", filled)
     assert result.exit_code == 1
     assert "1 job cancelled" in result.stderr
@@ -47,13 +47,13 @@ def test_cancel_and_retry(runner: Invoke, filled: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["cancel", "retry", "prune"])
-def test_nothing_chosen_is_refused(runner: Invoke, filled: Path, command: str) -> None:
+def test_nothing_chosen_is_refused(runner: Invoke, filled: str, command: str) -> None:
     assert runner(command, "--db", filled).exit_code == 2
     assert runner(command, "--batch", "nobody", "--db", filled).exit_code == 2
     assert runner("cancel", "mole", "--batch", "animals", "--db", filled).exit_code == 2
 
 
-def test_pause_and_resume(runner: Invoke, filled: Path) -> None:
+def test_pause_and_resume(runner: Invoke, filled: str) -> None:
     assert runner("pause", "animals", "--reason", "lunch", "--db", filled).exit_code == 0
     said = runner("status", "--db", filled).stdout
     assert "animals is paused (user): lunch; `runner resume animals` lets it go on" in said
@@ -63,7 +63,7 @@ def test_pause_and_resume(runner: Invoke, filled: Path) -> None:
     assert "animals was not paused" in runner("resume", "animals", "--db", filled).stderr
 
 
-def test_rescue_of_one_that_hangs(runner: Invoke, filled: Path) -> None:
+def test_rescue_of_one_that_hangs(runner: Invoke, filled: str) -> None:
     assert "0 jobs back in the queue" in runner("rescue", "--db", filled).stderr
     assert state(runner, filled, "owl") == "executing"
     assert runner("rescue", "--worker", "nobody", "--db", filled).exit_code == 2
@@ -71,7 +71,7 @@ def test_rescue_of_one_that_hangs(runner: Invoke, filled: Path) -> None:
     assert state(runner, filled, "owl") == "available"
 
 
-def test_prune(runner: Invoke, filled: Path) -> None:
+def test_prune(runner: Invoke, filled: str) -> None:
     result = runner("prune", "--older-than", "30d", "--db", filled)
     assert "0 jobs deleted" in result.stderr
     result = runner("prune", "--batch", "animals", "--db", filled)
@@ -86,7 +86,7 @@ def test_prune(runner: Invoke, filled: Path) -> None:
     assert runner("db", "check", "--db", filled).exit_code == 0
 
 
-def test_show_events(runner: Invoke, filled: Path) -> None:
+def test_show_events(runner: Invoke, filled: str) -> None:
     runner("cancel", "owl", "--db", filled)
     shown = json.loads(runner("show", "owl", "--events", "--json", "--db", filled).stdout)
     kinds = [event["kind"] for event in shown["events"]]
@@ -97,6 +97,7 @@ def test_show_events(runner: Invoke, filled: Path) -> None:
     assert runner("show", "owl", "--events", "--text", "--db", filled).exit_code == 2
 
 
+@pytest.mark.usefixtures("queue")
 def test_simulated_and_real_never_mix(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path)
     assert runner("submit", jobs, "--simulate").exit_code == 0
@@ -117,8 +118,9 @@ def test_simulated_and_real_never_mix(runner: Invoke, tmp_path: Path) -> None:
     ] * 2
 
 
+@sqlite_only
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_full_output_gets_a_word(filled: Path, tmp_path: Path) -> None:
+def test_a_full_output_gets_a_word(filled: str, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*RUNNER, "list", "--db", filled],
@@ -132,27 +134,28 @@ def test_a_full_output_gets_a_word(filled: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_doctor_tells_and_changes_nothing(runner: Invoke, filled: Path) -> None:
-    with closing(sqlite3.connect(filled)) as connection:
-        connection.execute("UPDATE worker SET id = 'gone', pid = 7")
-        connection.commit()
+def test_doctor_tells_and_changes_nothing(runner: Invoke, filled: str) -> None:
+    with a_stranger(filled) as stranger:
+        stranger.execute("UPDATE worker SET id = 'gone', pid = 7")
     text = runner("doctor", "--no-network", "--db", filled).stdout
     assert "1 are marked as executing" in text
     assert "`runner rescue` frees them now" in text
     assert "dull is paused (credentials)" in text
 
 
+@sqlite_only
 def test_doctor_leaves_an_old_schema_as_it_is(
-    runner: Invoke, filled: Path, monkeypatch: pytest.MonkeyPatch
+    runner: Invoke, filled: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = filled.read_bytes()
+    before = Path(filled).read_bytes()
     monkeypatch.setattr(migrate, "head", lambda: "9999")
     result = runner("doctor", "--no-network", "--db", filled)
     assert f"schema version {migrate.SCHEMA_VERSION}; this program works with 9999" in result.stdout
-    assert filled.read_bytes() == before
+    assert Path(filled).read_bytes() == before
 
 
-def test_a_run_is_warned_of_what_can_hurt_it(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@sqlite_only
+def test_a_run_is_warned_of_what_can_hurt_it(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from runner.store.store import Store
 
     async def told(*, with_worker: bool) -> list[str]:
@@ -161,7 +164,7 @@ def test_a_run_is_warned_of_what_can_hurt_it(filled: Path, monkeypatch: pytest.M
                 await store.rescue("w1", max_rescues=3)
             return await machine.hazards(store)
 
-    mounts = f"22 1 0:1 / {filled.parent.resolve()} rw - nfs4 server:/x rw\n"
+    mounts = f"22 1 0:1 / {Path(filled).parent.resolve()} rw - nfs4 server:/x rw\n"
     old = machine.sqlite_version((3, 40, 1))
     monkeypatch.setattr(machine, "mountinfo", lambda: mounts)
     monkeypatch.setattr(machine, "sqlite_version", lambda: old)
@@ -180,17 +183,16 @@ def test_time_left_is_told_by_the_last_ends() -> None:
 
 
 def test_a_running_job_is_cancelled_from_another_process(
-    environment: dict[str, str],
+    on_each: dict[str, str],
     tmp_path: Path,
 ) -> None:
+    environment = on_each
     with working(environment, tmp_path) as run:
         told = json.loads(read(environment, tmp_path, "status", "--json").stdout)
         assert [worker["pid"] for worker in told["workers"]] == [run.pid]
         done = read(environment, tmp_path, "cancel", "--batch", "animals")
-        before = time.monotonic()
-        assert (done.returncode, "2 jobs cancelled" in done.stderr) == (0, True)
-        _, said = run.communicate(timeout=20)
-        assert time.monotonic() - before < 2  # all its jobs are final, so the run ends
+        assert (done.exit_code, "2 jobs cancelled" in done.stderr) == (0, True)
+        _, said = run.communicate(timeout=PATIENCE_S)  # all its jobs are final, so the run ends
         assert run.returncode == 1
     assert "2 cancelled" in said
     assert "Traceback" not in said
@@ -198,19 +200,20 @@ def test_a_running_job_is_cancelled_from_another_process(
 
 
 def test_pause_and_resume_while_a_run_is_going(
-    environment: dict[str, str],
+    on_each: dict[str, str],
     tmp_path: Path,
 ) -> None:
+    environment = on_each
     with working(environment, tmp_path) as run:
-        assert read(environment, tmp_path, "pause", "animals").returncode == 0
-        deadline = time.monotonic() + 20
+        assert read(environment, tmp_path, "pause", "animals").exit_code == 0
+        deadline = time.monotonic() + PATIENCE_S
         states: dict[str, int] = {}
         while states.get("available") != 2:
             assert time.monotonic() < deadline
             (batch,) = json.loads(read(environment, tmp_path, "status", "--json").stdout)["batches"]
             states = batch["states"]
         assert run.poll() is None
-        assert read(environment, tmp_path, "resume", "animals").returncode == 0
+        assert read(environment, tmp_path, "resume", "animals").exit_code == 0
         while states.get("executing") != 2:
             assert time.monotonic() < deadline
             (batch,) = json.loads(read(environment, tmp_path, "status", "--json").stdout)["batches"]
@@ -218,5 +221,5 @@ def test_pause_and_resume_while_a_run_is_going(
         shown = json.loads(read(environment, tmp_path, "show", "job-0", "--json").stdout)
         assert all(call["stop_reason"] for call in shown["calls"] if call["ended_ms"])
         run.send_signal(signal.SIGINT)
-        run.communicate(timeout=20)
+        run.communicate(timeout=PATIENCE_S)
         assert run.returncode == 130

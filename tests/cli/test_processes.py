@@ -9,25 +9,33 @@ import os
 import pty
 import select
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import aclosing, chdir, contextmanager
 from pathlib import Path
 
 import pyte
 import pytest
+from click.testing import CliRunner, Result
 
-from runner.library import open_store, submit
+from runner.cli.main import main
+from runner.library import follow, open_store, submit
 from tests.cli.jobs_files import write
 from tests.cli.simulated import simulator
+from tests.places import Place
+from tests.strangers import a_stranger
 
 RUNNER = [sys.executable, "-m", "runner"]
-PATIENCE_S = 30
+PATIENCE_S = 60
+# How another program keeps everybody from writing.
+LOCKED_OUT = {
+    "sqlite": ("BEGIN IMMEDIATE",),
+    "postgres": ("BEGIN", "LOCK TABLE worker, chunk, job IN EXCLUSIVE MODE"),
+}
 
 
 @pytest.fixture
@@ -43,22 +51,41 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         }
 
 
-def read(environment: dict[str, str], folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RUNNER, *args], env=environment, cwd=folder, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def on_each(environment: dict[str, str], database: str) -> dict[str, str]:
+    """The same with a database of each kind."""
+    return environment | {"RUNNER_DB": database}
 
 
-async def queue(jobs: Path, database: Path) -> None:
+def read(environment: dict[str, str], folder: Path, *args: str) -> Result:
+    """A command beside the process under test; this process is another one, so it does."""
+    with chdir(folder):
+        result = CliRunner().invoke(main, args, env=environment)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+async def submitted(jobs: Path, database: str) -> None:
     """What `runner submit` does, without waiting for a process."""
     async with open_store(database) as store:
         await submit(store, jobs)
 
 
+async def some_text(database: str) -> None:
+    """Wait until there is some."""
+    async with (
+        open_store(database, create=False) as store,
+        aclosing(follow(store, "job-0")) as text,
+    ):
+        await anext(text)
+
+
 @contextmanager
 def working(environment: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run that has begun to save text: a `tail -f` beside it has seen some."""
-    asyncio.run(queue(write(folder), folder / "runner.db"))
+    """A run that has begun to save text."""
+    database = environment.get("RUNNER_DB", str(folder / "runner.db"))
+    asyncio.run(submitted(write(folder), database))
     run = subprocess.Popen(
         [*RUNNER, "run", "jobs.yaml"],
         env=environment,
@@ -68,22 +95,21 @@ def working(environment: dict[str, str], folder: Path) -> Iterator[subprocess.Po
     )
     with run:
         try:
-            follow = [*RUNNER, "tail", "-f", "job-0"]
-            with subprocess.Popen(
-                follow, env=environment, cwd=folder, stdout=subprocess.PIPE
-            ) as tail:
-                assert tail.stdout is not None
-                assert tail.stdout.read(10)
-                tail.kill()
+            asyncio.run(asyncio.wait_for(some_text(database), PATIENCE_S))
             yield run
         finally:
             run.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [(signal.SIGTERM, "sqlite"), (signal.SIGTERM, "postgres"), (signal.SIGHUP, "sqlite")],
+    indirect=["place"],
+)
 def test_the_first_signal_saves_and_stops(
-    environment: dict[str, str], tmp_path: Path, number: signal.Signals
+    on_each: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
+    environment = on_each
     with working(environment, tmp_path) as run:
         run.send_signal(number)
         _, said = run.communicate(timeout=PATIENCE_S)
@@ -96,14 +122,18 @@ def test_the_first_signal_saves_and_stops(
     assert read(environment, tmp_path, "show", "job-0", "--text").stdout
 
 
-def test_the_second_signal_ends_at_once(environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_second_signal_ends_at_once(
+    place: Place, on_each: dict[str, str], tmp_path: Path
+) -> None:
+    environment = on_each
     with (
         working(environment, tmp_path) as run,
-        closing(sqlite3.connect(tmp_path / "runner.db", isolation_level=None)) as other,
+        a_stranger(environment["RUNNER_DB"]) as other,
     ):
-        # While another program holds the write lock nothing can be saved, and so the first signal
-        # alone does not end the run.
-        other.execute("BEGIN IMMEDIATE")
+        # While another program keeps everybody from writing nothing can be saved, and so the first
+        # signal alone does not end the run.
+        for statement in LOCKED_OUT[place.kind]:
+            other.execute(statement)
         run.send_signal(signal.SIGINT)
         assert run.stderr is not None
         for said in run.stderr:
@@ -111,22 +141,21 @@ def test_the_second_signal_ends_at_once(environment: dict[str, str], tmp_path: P
                 break
         run.send_signal(signal.SIGTERM)
         assert run.wait(PATIENCE_S) == 130
-    assert read(environment, tmp_path, "db", "check").returncode == 0
+    assert read(environment, tmp_path, "db", "check").exit_code == 0
     assert read(environment, tmp_path, "show", "job-0", "--text").stdout
 
 
-def test_reading_commands_work_while_a_run_writes(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_reading_commands_work_while_a_run_writes(on_each: dict[str, str], tmp_path: Path) -> None:
+    environment = on_each
     with working(environment, tmp_path) as run:
         (batch,) = json.loads(read(environment, tmp_path, "status", "--json").stdout)["batches"]
         assert batch["states"]["executing"] == 2
         assert "executing" in read(environment, tmp_path, "list").stdout
         assert "is being written" in read(environment, tmp_path, "show", "job-0").stdout
         assert read(environment, tmp_path, "tail", "job-0").stdout
-        assert read(environment, tmp_path, "db", "check").returncode == 0
+        assert read(environment, tmp_path, "db", "check").exit_code == 0
         exported = read(environment, tmp_path, "export", "--unfinished")
-        assert exported.returncode == 1
+        assert exported.exit_code == 1
         assert (tmp_path / "output/animals/cut/job-0.cut.md").exists()
         assert run.poll() is None
 
@@ -262,9 +291,9 @@ def test_plain_lines_where_nothing_can_be_drawn(
         terminal.close()
 
 
-def test_no_color_is_respected(filled: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_no_color_is_respected(filled: str, environment: dict[str, str], tmp_path: Path) -> None:
     for setting, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
-        terminal = Terminal([*RUNNER, "list", "--db", str(filled)], environment | setting, tmp_path)
+        terminal = Terminal([*RUNNER, "list", "--db", filled], environment | setting, tmp_path)
         try:
             assert terminal.to_the_end() == 0
             assert (b"\x1b[1m" in terminal.raw) is coloured
@@ -273,7 +302,7 @@ def test_no_color_is_respected(filled: Path, environment: dict[str, str], tmp_pa
 
 
 def test_hostile_documents_on_a_terminal(
-    filled: Path, environment: dict[str, str], tmp_path: Path
+    filled: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     for command in (
         ["show", "fox"],
@@ -283,7 +312,7 @@ def test_hostile_documents_on_a_terminal(
         ["status"],
     ):
         settings = environment | {"NO_COLOR": "1"}
-        terminal = Terminal([*RUNNER, *command, "--db", str(filled)], settings, tmp_path)
+        terminal = Terminal([*RUNNER, *command, "--db", filled], settings, tmp_path)
         try:
             assert terminal.to_the_end() == 0
             assert b"\x1b" not in terminal.raw

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Invoke
 from tests.cli.filled import CUT, HALF, WHOLE
+from tests.strangers import a_stranger
 
 STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f‮]")
 
@@ -21,7 +20,7 @@ def row(output: str, name: str) -> list[str]:
     return line.split()
 
 
-def test_status_counts_every_kind(runner: Invoke, filled: Path) -> None:
+def test_status_counts_every_kind(runner: Invoke, filled: str) -> None:
     result = runner("status", "--db", filled)
     assert result.exit_code == 0
     #                                    jobs complete cut failed cancelled executing waiting calls
@@ -30,7 +29,7 @@ def test_status_counts_every_kind(runner: Invoke, filled: Path) -> None:
     assert not STEERING.search(result.stdout)
 
 
-def test_status_json(runner: Invoke, filled: Path) -> None:
+def test_status_json(runner: Invoke, filled: str) -> None:
     batches = json.loads(runner("status", "--db", filled, "--json").stdout)["batches"]
     assert [batch["batch"] for batch in batches] == ["animals", "dull"]
     animals = batches[0]
@@ -41,14 +40,14 @@ def test_status_json(runner: Invoke, filled: Path) -> None:
     assert animals["usage"]["estimated"] is True
 
 
-def test_status_of_an_unknown_batch(runner: Invoke, filled: Path) -> None:
+def test_status_of_an_unknown_batch(runner: Invoke, filled: str) -> None:
     result = runner("status", "--db", filled, "--batch", "plants")
     assert result.exit_code == 2
     assert "no batch plants" in result.stderr
     assert "animals" in result.stderr
 
 
-def test_list_shows_and_filters(runner: Invoke, filled: Path) -> None:
+def test_list_shows_and_filters(runner: Invoke, filled: str) -> None:
     result = runner("list", "--db", filled)
     assert [line.split()[0] for line in result.stdout.splitlines()] == [
         "job", "heron", "badger", "fox", "owl", "mole", "heron",
@@ -61,11 +60,11 @@ def test_list_shows_and_filters(runner: Invoke, filled: Path) -> None:
     assert len(runner("list", "--db", filled, "--limit", "2", "--json").stdout.splitlines()) == 2
 
 
-def test_list_estimated_tokens_have_a_tilde(runner: Invoke, filled: Path) -> None:
+def test_list_estimated_tokens_have_a_tilde(runner: Invoke, filled: str) -> None:
     assert "~400" in row(runner("list", "--db", filled).stdout, "fox")
 
 
-def test_show_lets_every_seam_be_checked(runner: Invoke, filled: Path) -> None:
+def test_show_lets_every_seam_be_checked(runner: Invoke, filled: str) -> None:
     result = runner("show", "--db", filled, "animals/heron")
     assert result.exit_code == 0
     calls = [line.split() for line in result.stdout.splitlines() if "req_1" in line]
@@ -83,7 +82,7 @@ def test_show_lets_every_seam_be_checked(runner: Invoke, filled: Path) -> None:
     )
 
 
-def test_show_json_holds_the_same(runner: Invoke, filled: Path) -> None:
+def test_show_json_holds_the_same(runner: Invoke, filled: str) -> None:
     shown = json.loads(runner("show", "--db", filled, "animals/heron", "--json").stdout)
     assert "text" not in shown
     assert shown["seams"] == [{"call": 2, "at": 30, "strategy": "prefill", "verdict": "exact"}]
@@ -95,11 +94,11 @@ def test_show_json_holds_the_same(runner: Invoke, filled: Path) -> None:
     assert shown["text"] == WHOLE
 
 
-def test_show_text_is_the_document_and_nothing_else(runner: Invoke, filled: Path) -> None:
+def test_show_text_is_the_document_and_nothing_else(runner: Invoke, filled: str) -> None:
     assert runner("show", "--db", filled, "animals/heron", "--text").stdout == WHOLE
 
 
-def test_show_says_how_it_ended_and_what_to_do(runner: Invoke, filled: Path) -> None:
+def test_show_says_how_it_ended_and_what_to_do(runner: Invoke, filled: str) -> None:
     assert "cut (max_calls)" in runner("show", "--db", filled, "badger").stdout
     assert "max_calls" in runner("show", "--db", filled, "badger").stdout
     failed = runner("show", "--db", filled, "fox").stdout
@@ -112,7 +111,7 @@ def test_show_says_how_it_ended_and_what_to_do(runner: Invoke, filled: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["show", "tail"])
-def test_a_job_that_is_not_there(runner: Invoke, filled: Path, command: str) -> None:
+def test_a_job_that_is_not_there(runner: Invoke, filled: str, command: str) -> None:
     for reference in ("nobody", "heron", "plants/heron", "\x1b[31mfox"):
         result = runner(command, "--db", filled, reference)
         assert result.exit_code == 2, reference
@@ -121,7 +120,7 @@ def test_a_job_that_is_not_there(runner: Invoke, filled: Path, command: str) -> 
     assert "animals/heron" in runner(command, "--db", filled, "heron").stderr
 
 
-def test_tail_prints_the_end(runner: Invoke, filled: Path) -> None:
+def test_tail_prints_the_end(runner: Invoke, filled: str) -> None:
     result = runner("tail", "--db", filled, "animals/heron")
     assert result.stdout == WHOLE
     assert result.stderr == "animals/heron: complete (end_turn): the model ended its turn\n"
@@ -131,7 +130,7 @@ def test_tail_prints_the_end(runner: Invoke, filled: Path) -> None:
     assert runner("tail", "--db", filled, "mole").stdout == ""
 
 
-def test_db_check_and_upgrade(runner: Invoke, filled: Path) -> None:
+def test_db_check_and_upgrade(runner: Invoke, filled: str) -> None:
     result = runner("db", "check", "--db", filled)
     assert result.exit_code == 0
     assert json.loads(runner("db", "check", "--db", filled, "--json").stdout) == {"problems": []}
@@ -148,7 +147,7 @@ def test_something_else_is_no_database(runner: Invoke, tmp_path: Path) -> None:
     assert other.read_text().startswith("not a database")
 
 
-def test_money_stands_wherever_calls_are_counted(runner: Invoke, filled: Path) -> None:
+def test_money_stands_wherever_calls_are_counted(runner: Invoke, filled: str) -> None:
     told = runner("status", "--db", filled).stdout.splitlines()
     # Four calls of animals, one of them broken; one of dull.
     assert [line.split()[-1] for line in told[:3]] == ["cost", "~$0.008512", "$0.002128"]
@@ -163,14 +162,16 @@ def test_money_stands_wherever_calls_are_counted(runner: Invoke, filled: Path) -
     assert [call["cost_usd"] for call in shown["calls"]] == [0.002128, 0.002128]
 
 
-def test_a_budget_and_what_has_no_price_are_told(runner: Invoke, filled: Path) -> None:
-    with closing(sqlite3.connect(filled)) as connection, connection:
-        connection.execute(
-            "UPDATE batch SET unpriced_calls = 12, reserved_nano_usd = 1000000000, limits ="
-            " json_set(limits, '$.max_cost_nano_usd', 25000000000, '$.max_output_tokens', 3000)"
-            " WHERE name = 'animals'"
+def test_a_budget_and_what_has_no_price_are_told(runner: Invoke, filled: str) -> None:
+    with a_stranger(filled) as stranger:
+        ((limits,),) = stranger.execute("SELECT limits FROM batch WHERE name = 'animals'")
+        budget = {"max_cost_nano_usd": 25_000_000_000, "max_output_tokens": 3000}
+        stranger.execute(
+            "UPDATE batch SET unpriced_calls = 12, reserved_nano_usd = 1000000000, limits = ?"
+            " WHERE name = 'animals'",
+            (json.dumps(json.loads(limits) | budget),),
         )
-        connection.execute("UPDATE batch SET unpriced_calls = 1, cost_nano_usd = 0 WHERE key = 2")
+        stranger.execute("UPDATE batch SET unpriced_calls = 1, cost_nano_usd = 0 WHERE key = 2")
     told = runner("status", "--db", filled).stdout
     assert "animals: ~$0.01 of a budget of $25.00 spent, $1.00 set aside for running calls" in told
     assert "animals: 1,600 of a budget of 3,000 output tokens spent" in told

@@ -32,6 +32,7 @@ def counts(runner: Invoke) -> dict[str, int]:
     return {"complete": batch["complete"], "calls": batch["calls"], **batch["states"]}
 
 
+@pytest.mark.usefixtures("queue")
 def test_run_finishes_documents_and_says_so(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path)
     result = runner("run", jobs, "--simulate")
@@ -54,7 +55,7 @@ def test_run_finishes_documents_and_says_so(runner: Invoke, tmp_path: Path) -> N
     assert {path.name for path in (tmp_path / "output").rglob("*.md")} == {"job-0.md", "job-1.md"}
 
 
-@pytest.mark.usefixtures("endpoint")
+@pytest.mark.usefixtures("queue", "endpoint")
 def test_a_cut_document_ends_with_1(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path, max_tokens=50, extra=", continuation: {max_calls: 1}")
     result = runner("run", jobs)
@@ -64,7 +65,7 @@ def test_a_cut_document_ends_with_1(runner: Invoke, tmp_path: Path) -> None:
     assert not list((tmp_path / "output/animals").glob("*.md"))
 
 
-@pytest.mark.usefixtures("endpoint")
+@pytest.mark.usefixtures("queue", "endpoint")
 def test_several_files(runner: Invoke, tmp_path: Path) -> None:
     one = write(tmp_path, name="one.yaml", batch="one")
     two = write(tmp_path, name="two.yaml", batch="two", count=1)
@@ -74,6 +75,7 @@ def test_several_files(runner: Invoke, tmp_path: Path) -> None:
     assert "two: 1 documents: 1 complete" in result.stderr
 
 
+@pytest.mark.usefixtures("queue")
 def test_submit_then_work(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path)
     assert runner("submit", jobs, "--simulate").exit_code == 0
@@ -84,12 +86,13 @@ def test_submit_then_work(runner: Invoke, tmp_path: Path) -> None:
     assert runner("work", "--simulate", "--batch", "plants").exit_code == 2
 
 
+@pytest.mark.usefixtures("queue")
 def test_another_batch_name(runner: Invoke, tmp_path: Path) -> None:
     assert runner("submit", write(tmp_path), "--batch", "other").exit_code == 0
     assert "other" in runner("status").stdout
 
 
-@pytest.mark.usefixtures("endpoint")
+@pytest.mark.usefixtures("queue", "endpoint")
 def test_a_changed_prompt_is_refused_replaced_or_left(runner: Invoke, tmp_path: Path) -> None:
     jobs = write(tmp_path)
     assert runner("run", jobs).exit_code == 0
@@ -114,6 +117,7 @@ def test_without_a_key_nothing_is_queued(runner: Invoke, tmp_path: Path) -> None
     assert not list(tmp_path.glob("*.db*"))
 
 
+@pytest.mark.usefixtures("queue")
 def test_a_refused_key_ends_with_4_and_a_good_one_goes_on(
     runner: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +134,7 @@ def test_a_refused_key_ends_with_4_and_a_good_one_goes_on(
         assert runner("run", jobs).exit_code == 0
 
 
+@pytest.mark.usefixtures("queue")
 def test_a_spend_cap_ends_with_3(
     runner: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

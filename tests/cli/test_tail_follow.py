@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import anyio
 import pytest
@@ -36,8 +35,8 @@ class Tail:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, job_id: str, path: Path) -> AsyncIterator[Tail]:
-        command = [sys.executable, "-m", "runner", "tail", job_id, "-f", "--db", str(path)]
+    async def of(cls, job_id: str, database: str) -> AsyncIterator[Tail]:
+        command = [sys.executable, "-m", "runner", "tail", job_id, "-f", "--db", database]
         with anyio.fail_after(30):
             async with await anyio.open_process(command) as process:
                 yield cls(process)
@@ -61,15 +60,14 @@ class Tail:
 DONE = Settlement(State.COMPLETED, finish=Finish.END_TURN)
 
 
-async def test_follows_a_document_through_its_seams(tmp_path: Path) -> None:
-    path = tmp_path / "runner.db"
-    async with await Store.open(path) as store:
+async def test_follows_a_document_through_its_seams(database: str) -> None:
+    async with await Store.open(database) as store:
         receipt = await store.submit(BatchSpec("b"), [job("j")])
         writer = await Writer(store).begin()
         claim = await writer.claim(receipt.batch_key)
         call = await writer.open_call(claim, 1, 0)
         await writer.save(claim, call, "One ")
-        async with Tail.of("j", path) as tail:
+        async with Tail.of("j", database) as tail:
             await tail.reads("One")  # the blank waits: a seam may take it back
             await writer.save(claim, call, "two \x1b[1m three ")
             await tail.reads(" two \x1b[1m three")  # raw in a pipe
@@ -89,15 +87,14 @@ async def test_follows_a_document_through_its_seams(tmp_path: Path) -> None:
     assert "b/j: complete (end_turn)" in said
 
 
-async def test_follows_a_job_that_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "runner.db"
-    async with await Store.open(path) as store:
+async def test_follows_a_job_that_is_replaced(database: str) -> None:
+    async with await Store.open(database) as store:
         receipt = await store.submit(BatchSpec("b"), [job("j")])
         writer = await Writer(store).begin()
         claim = await writer.claim(receipt.batch_key)
         call = await writer.open_call(claim, 1, 0)
         await writer.save(claim, call, "Old")
-        async with Tail.of("j", path) as tail:
+        async with Tail.of("j", database) as tail:
             await tail.reads("Old")
             changed = [job("j", "Another.")]
             await store.submit(BatchSpec("b"), changed, on_conflict=OnConflict.REPLACE)

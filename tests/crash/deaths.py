@@ -1,7 +1,7 @@
-"""A clean process that tries deaths: `python -m tests.crash.deaths TEMPLATE` reads cases from stdin, a JSON
-list of faults a line, and answers each with a line of what came of it.
+"""A clean process that tries deaths: `python -m tests.crash.deaths PLACE FOLDER` reads cases from stdin, a
+JSON list of faults a line, and answers each with a line of what came of it.
 
-Everything is imported once. A case is a fork of this process, and forks in its turn, while it has
+Everything is imported once, and done once. A case is a fork of this process, and forks in its turn, while it has
 neither thread nor loop, one child for each process of its story: the ones that are to die, and the
 one that finishes. The simulator lives in the case's own process and outlives them all.
 """
@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
 import json
 import os
 import shutil
 import signal
-import sqlite3
 import sys
 import tempfile
 import threading
 import traceback
-from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +30,15 @@ from runner.output.export import export
 from runner.simulator import Simulator, SimulatorOptions
 from runner.simulator.tokens import tokens_between
 from runner.simulator.validate import read_request
-from runner.store import migrate, submit
+from runner.store import submit
+from runner.store.database import the_database
 from runner.store.records import Claim
 from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 from tests.house import Impatient, job
+from tests.places import Place, a_place
+from tests.strangers import a_stranger
 
 CONCURRENCY = 3
 MAX_TOKENS = 16
@@ -68,10 +68,10 @@ SETTINGS = WorkerSettings(
 )
 
 
-async def work(folder: Path, base_url: str) -> None:
+async def work(database: str, folder: Path, base_url: str) -> None:
     """All that a process does with jobs: submits, works, exports."""
     client = MessagesClient(api_key="test-key", base_url=base_url, one_block=False)
-    async with open_store(folder / "runner.db") as store:
+    async with open_store(database) as store:
         witness(store, folder / "acknowledged")
         await store.submit(BatchSpec("b", BatchLimits(concurrency=CONCURRENCY)), JOBS)
         worker = Worker(store, client, settings=SETTINGS, random=Impatient())
@@ -94,21 +94,17 @@ def witness(store: Store, file: Path) -> None:
     store.save = witnessed  # type: ignore[method-assign]
 
 
-def lost_chunks(folder: Path) -> list[str]:
+def lost_chunks(database: str, folder: Path) -> list[str]:
     """Chunks that were acknowledged as saved and are not there."""
     file = folder / "acknowledged"
     if not file.exists():
         return []
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    with closing(sqlite3.connect(folder / "runner.db")) as connection:
-        saved = (
-            {
-                (key, seq): text
-                for key, seq, text in connection.execute("SELECT job_key, seq, text FROM chunk")
-            }
-            if lines
-            else {}
-        )
+    if not lines:
+        return []
+    with a_stranger(database) as stranger:
+        rows = stranger.execute("SELECT job_key, seq, text FROM chunk")
+    saved = {(key, seq): text for key, seq, text in rows}
     return [
         f"acknowledged and not saved: job {key}, chunk {seq}: {text!r}"
         for key, seq, text in lines
@@ -119,7 +115,7 @@ def lost_chunks(folder: Path) -> list[str]:
 class Process:
     """A process of the story: forked now, begun later."""
 
-    def __init__(self, folder: Path, fault: str, log: str = "") -> None:
+    def __init__(self, database: str, folder: Path, fault: str, log: str = "") -> None:
         inlet, self._outlet = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
@@ -130,7 +126,7 @@ class Process:
                     base_url = told.readline().strip()
                 faults.arm(fault, log=log)
                 if base_url:
-                    asyncio.run(work(folder, base_url))
+                    asyncio.run(work(database, folder, base_url))
                 status = 0
             except BaseException:
                 traceback.print_exc()
@@ -150,26 +146,25 @@ class Process:
         return os.waitstatus_to_exitcode(status)
 
 
-def saved_texts(folder: Path) -> dict[str, str]:
+def saved_texts(database: str) -> dict[str, str]:
     """The documents as they stand in the database, read without touching it."""
-    path = folder / "runner.db"
-    if not path.exists():
+    if the_database(database).current() is None:
         return {}
     texts: dict[str, str] = {}
-    with closing(sqlite3.connect(path)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'chunk'").fetchall():
-            return {}
-        for name, _, resume_at, text in connection.execute(
-            "SELECT job.id, call.key, call.resume_at, coalesce(group_concat(chunk.text, ''), '')"
+    before = None
+    with a_stranger(database) as stranger:
+        for name, call_key, resume_at, text in stranger.execute(
+            "SELECT job.id, call.key, call.resume_at, coalesce(chunk.text, '')"
             " FROM call JOIN job ON job.key = call.job_key"
-            " LEFT JOIN (SELECT * FROM chunk ORDER BY seq) AS chunk ON chunk.call_key = call.key"
-            " GROUP BY call.key ORDER BY call.key"
+            " LEFT JOIN chunk ON chunk.call_key = call.key ORDER BY call.key, chunk.seq"
         ):
-            texts[name] = texts.get(name, "")[:resume_at] + text
+            kept = texts.get(name, "")
+            texts[name] = (kept if call_key == before else kept[:resume_at]) + text
+            before = call_key
     return texts
 
 
-async def tell(folder: Path, story: list[Process]) -> dict[str, Any]:
+async def tell(database: str, folder: Path, story: list[Process]) -> dict[str, Any]:
     """Run the story, and look at all that is left of it. `wrong` lists what should not be."""
     wrong: list[str] = []
     statuses: list[int] = []
@@ -192,8 +187,8 @@ async def tell(folder: Path, story: list[Process]) -> dict[str, Any]:
                 break
             if statuses[-1] != -signal.SIGKILL:
                 wrong.append(f"a process ended with {statuses[-1]}")
-            wrong += lost_chunks(folder)
-            saved = saved_texts(folder)
+            wrong += lost_chunks(database, folder)
+            saved = await asyncio.to_thread(saved_texts, database)
             for name, document in true.items():
                 prompt = books.prompts.get(document.digest)
                 generated = prompt.coverage.characters if prompt else 0
@@ -214,17 +209,17 @@ async def tell(folder: Path, story: list[Process]) -> dict[str, Any]:
             wrong.append(f"{twice} tokens paid for twice, at most {allowed} were not saved")
         if books.divergences:
             wrong.append(f"divergences: {books.divergence_log}")
-        wrong += await look_at_store(folder, {name: d.text for name, d in true.items()})
+        wrong += await look_at_store(database, folder, {name: d.text for name, d in true.items()})
         requests = {name: books.prompts[d.digest].requests for name, d in true.items()}
         wrong += look_at_ledger(
-            folder, requests, books.requests_by_kind["messages"], deaths=len(statuses)
+            database, requests, books.requests_by_kind["messages"], deaths=len(statuses)
         )
     return {"statuses": statuses, "wrong": wrong}
 
 
-async def look_at_store(folder: Path, true: dict[str, str]) -> list[str]:
+async def look_at_store(database: str, folder: Path, true: dict[str, str]) -> list[str]:
     wrong: list[str] = []
-    async with open_store(folder / "runner.db", create=False) as store:
+    async with open_store(database, create=False) as store:
         async for document in documents(store):
             if not document.complete or document.text != true[document.id]:
                 wrong.append(f"{document.id} is {document.state}, {document.text[-60:]!r}")
@@ -242,16 +237,16 @@ async def look_at_store(folder: Path, true: dict[str, str]) -> list[str]:
     return wrong
 
 
-def look_at_ledger(folder: Path, begun: dict[str, int], asked: int, *, deaths: int) -> list[str]:
+def look_at_ledger(database: str, begun: dict[str, int], asked: int, *, deaths: int) -> list[str]:
     """Every request has its row, and those that died with their process say that they are
     estimates."""
     wrong: list[str] = []
-    with closing(sqlite3.connect(folder / "runner.db")) as connection:
-        rows = connection.execute(
+    with a_stranger(database) as stranger:
+        rows = stranger.execute(
             "SELECT job.id, ended_ms, stop_reason, call.error, usage_estimated, output_tokens"
             " FROM call JOIN job ON job.key = call.job_key"
-        ).fetchall()
-        if connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
+        )
+        if not stranger.whole():
             wrong.append("the integrity check failed")
     gone = [row for row in rows if row[3] == GONE]
     if any(row[1] is None for row in rows):
@@ -270,45 +265,38 @@ def look_at_ledger(folder: Path, begun: dict[str, int], asked: int, *, deaths: i
     return wrong
 
 
-def make_ready(template: Path) -> None:
-    """Make an empty database, and import what a whole run imports by and by: in a child, so that
-    this process never opens a database, and no fork has to import it again."""
-    inlet, outlet = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        migrate.upgrade(template)
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copy(template, Path(folder) / "runner.db")
-            asyncio.run(rehearse(Path(folder)))
-        with os.fdopen(outlet, "w") as told:
-            told.write("\n".join(sys.modules))
-        os._exit(0)
-    os.close(outlet)
-    with os.fdopen(inlet) as told:
-        for module in told.read().split():
-            with suppress(ImportError):
-                importlib.import_module(module)
-    assert os.waitpid(pid, 0)[1] == 0
+def make_ready(place: Place) -> None:
+    """Do once what every case does, so that no fork has to import anything or build anything up
+    again; all of it is over, closed and joined, before the first fork."""
+    database = place.bare()
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(rehearse(database, Path(folder)))
+    saved_texts(database)
+    place.drop(database)
     assert threading.active_count() == 1
+    gc.collect()
     gc.freeze()  # shared pages stay shared
 
 
-async def rehearse(folder: Path) -> None:
+async def rehearse(database: str, folder: Path) -> None:
     async with Simulator(OPTIONS) as simulator:
-        await work(folder, simulator.base_url)
+        await work(database, folder, simulator.base_url)
 
 
-def try_case(case: list[str], log: str, template: Path) -> dict[str, Any]:
+def try_case(case: list[str], log: str, place: Place) -> dict[str, Any]:
     submit.SLICE_JOBS = 1  # type: ignore[misc]  so that a few jobs are several slices
     folder = Path(tempfile.mkdtemp(prefix="death-"))
-    if not any(fault.startswith("migration") for fault in case):
-        shutil.copy(template, folder / "runner.db")  # a migration in each would cost half the time
+    # A migration in each would cost half the time.
+    migrates = any(fault.startswith("migration") for fault in case)
     try:
-        story = [Process(folder, fault) for fault in case] + [Process(folder, "", log)]
-        result = asyncio.run(asyncio.wait_for(tell(folder, story), 60))
+        database = place.bare() if migrates else place.new()
+        story = [Process(database, folder, fault) for fault in case]
+        story.append(Process(database, folder, "", log))
+        result = asyncio.run(asyncio.wait_for(tell(database, folder, story), 60))
         if result["wrong"]:
             result["folder"] = str(folder)
         else:
+            place.drop(database)
             shutil.rmtree(folder, ignore_errors=True)
     except BaseException:
         result = {"statuses": [], "wrong": [traceback.format_exc()], "folder": str(folder)}
@@ -316,8 +304,8 @@ def try_case(case: list[str], log: str, template: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    template = Path(sys.argv[1])
-    make_ready(template)
+    place = a_place(sys.argv[1], Path(sys.argv[2]))
+    make_ready(place)
     for line in sys.stdin:
         case, log = json.loads(line)
         inlet, outlet = os.pipe()
@@ -325,7 +313,7 @@ def main() -> None:
         if pid == 0:
             os.close(inlet)
             with os.fdopen(outlet, "w") as answer:
-                answer.write(json.dumps(try_case(case, log, template)))
+                answer.write(json.dumps(try_case(case, log, place)))
             os._exit(0)
         os.close(outlet)
         with os.fdopen(inlet) as answer:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from operator import mul
-from pathlib import Path
 from random import Random
 
 from runner.jobs.spec import BatchLimits, BatchSpec
@@ -14,6 +11,7 @@ from runner.simulator.books import Bill
 from runner.store.store import Store
 from tests.crash.mortal import Mortal
 from tests.house import job
+from tests.strangers import a_stranger
 
 CHECKPOINT_S = 0.05
 # USD a million tokens, from the price list: input, output, cache write for 5 minutes and for an
@@ -36,7 +34,7 @@ def cost(bill: Bill) -> float:
 
 
 async def die(
-    folder: Path,
+    database: str,
     *,
     kills: int,
     jobs: int,
@@ -50,7 +48,7 @@ async def die(
     """Kill process after process at random moments, finish the rest, and hold the ledger's calls
     that died against the simulator's bills for them: what each came to, in sum."""
     mark = f"tokens={document_tokens}" + (f" thinks={thinks}" if thinks else "")
-    database, random = folder / "runner.db", Random(5)
+    random = Random(5)
     settings = {"concurrency": concurrency, "checkpoint_s": CHECKPOINT_S}
     specs = [job(f"j{n}", mark=mark, max_tokens=max_tokens, model=model) for n in range(jobs)]
     async with Simulator(
@@ -74,11 +72,11 @@ async def die(
             assert await mortal.tell("wait") == "0"
         await books.wait_for(lambda books: books.streams_open == 0)
         bills = list(books.bills)
-    with closing(sqlite3.connect(database)) as connection:
-        rows = connection.execute(
+    with a_stranger(database) as stranger:
+        rows = stranger.execute(
             "SELECT request_id, input_tokens + cache_creation_input_tokens"
             " + cache_read_input_tokens, output_tokens, cost_nano_usd, usage_estimated FROM call"
-        ).fetchall()
+        )
     known = {row[0] for row in rows if not row[4]}
     died = [row for row in rows if row[4]]
     true = [bill for bill in bills if bill.request_id not in known]

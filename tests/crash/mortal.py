@@ -13,10 +13,10 @@ import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 
 import aiohttp  # noqa: F401  imported once, not by every child
 import anthropic  # noqa: F401
+import asyncpg  # noqa: F401
 import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
 
 from runner.library import open_store
@@ -68,10 +68,10 @@ def main() -> None:
 class Mortal:
     """Such processes, one after another, as a test holds them."""
 
-    def __init__(self, database: Path, base_url: str, **settings: object) -> None:
+    def __init__(self, database: str, base_url: str, **settings: object) -> None:
         self._command = [
             *(sys.executable, "-m", "tests.crash.mortal"),
-            *(str(database), base_url, json.dumps(settings)),
+            *(database, base_url, json.dumps(settings)),
         ]
         self._child: asyncio.subprocess.Process
 

@@ -6,16 +6,15 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from runner.jobs.states import Finish
 from runner.simulator import Simulator, SimulatorOptions
 from tests.crash.test_random_kills import ends_before, read_back, read_books, simulator
+from tests.strangers import a_stranger
 
 KILLS = 3
 JOBS = 12
@@ -42,20 +41,20 @@ def write_job_file(path: Path, max_cost_usd: float) -> list[dict[str, Any]]:
     return jobs
 
 
-def sums(database: Path) -> tuple[int, int, str | None]:
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        row = db.execute("SELECT cost_nano_usd, reserved_nano_usd, paused FROM batch").fetchone()
-        return tuple(row)
+def sums(database: str) -> tuple[int, int, str | None]:
+    with a_stranger(database) as stranger:
+        (row,) = stranger.execute("SELECT cost_nano_usd, reserved_nano_usd, paused FROM batch")
+        return row
 
 
-def test_killed_processes_never_pass_the_budget_they_share(tmp_path):
-    job_file, database = tmp_path / "jobs.yaml", tmp_path / "runner.db"
+def test_killed_processes_never_pass_the_budget_they_share(database, tmp_path):
+    job_file = tmp_path / "jobs.yaml"
     jobs = write_job_file(job_file, BUDGET_USD)
     least, most = DOCUMENT_TOKENS
     options = ["--tokens-per-second", "150", "--document-tokens", str(least), str(most)]
     command = [sys.executable, "-m", "runner", "run", str(job_file), "--no-live"]
     with simulator(*options) as base_url, (tmp_path / "log").open("wb") as log:
-        environment = {**os.environ, "ANTHROPIC_BASE_URL": base_url, "RUNNER_DB": str(database)}
+        environment = {**os.environ, "ANTHROPIC_BASE_URL": base_url, "RUNNER_DB": database}
 
         def start() -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=log)

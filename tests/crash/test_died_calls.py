@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.crash.died import die
@@ -16,9 +14,9 @@ OUTPUT_USD = 5e-6  # of claude-haiku-4-5, a token
 LATE_S = 0.1
 
 
-async def test_calls_that_died_are_estimated_within_five_percent_in_sum(tmp_path: Path) -> None:
+async def test_calls_that_died_are_estimated_within_five_percent_in_sum(database: str) -> None:
     found = await die(
-        tmp_path,
+        database,
         kills=4,
         jobs=12,
         document_tokens=300,

@@ -26,7 +26,7 @@ def prompt(number: int) -> str:
     return f"Write about the {number}th of the forgotten bridges."
 
 
-def test_mixed_models_outlive_kills_and_faults(tmp_path):
+def test_mixed_models_outlive_kills_and_faults(database, tmp_path):
     jobs = [
         {"id": f"doc-{n}", "model": MODELS[n % len(MODELS)], "prompt": prompt(n)}
         for n in range(JOBS)
@@ -40,10 +40,9 @@ def test_mixed_models_outlive_kills_and_faults(tmp_path):
     least, most = DOCUMENT_TOKENS
     options = ["--tokens-per-second", "150", "--document-tokens", str(least), str(most)]
     options += [f"--fault={fault}={0.1 / len(FAULTS):.4f}" for fault in FAULTS]
-    database = tmp_path / "runner.db"
     with simulator(*options) as base_url, (tmp_path / "log").open("wb") as log:
         command = [sys.executable, "-m", "runner", "run", str(job_file), "--no-live"]
-        environment = {**os.environ, "ANTHROPIC_BASE_URL": base_url, "RUNNER_DB": str(database)}
+        environment = {**os.environ, "ANTHROPIC_BASE_URL": base_url, "RUNNER_DB": database}
         for kill in range(KILLS + 1):
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             try:

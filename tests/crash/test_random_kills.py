@@ -1,4 +1,4 @@
-"""`kill -9` at twenty random moments of one run; the same command goes on each time."""
+"""`kill -9` at random moments of one run; the same command goes on each time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import statistics
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,9 +19,10 @@ from typing import Any
 from runner.jobs.states import Finish
 from runner.library import Document, documents, open_store
 from runner.simulator import Simulator, SimulatorOptions
+from tests.strangers import a_stranger
 
 SEED = 11
-KILLS = 20
+KILLS = {"sqlite": 20, "postgres": 10}
 JOBS = 50
 CONCURRENCY = 20
 TOKENS_PER_SECOND = 100  # of each stream
@@ -104,35 +104,35 @@ def true_documents() -> dict[str, str]:
     }
 
 
-def after_a_kill(database: Path) -> int | None:
+def after_a_kill(database: str) -> int | None:
     """Milliseconds from the killed process's registration to its first request; None where it was
     killed before that."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        workers = connection.execute("SELECT started_ms FROM worker").fetchall()
+    with a_stranger(database) as stranger:
+        workers = stranger.execute("SELECT started_ms FROM worker")
         assert len(workers) <= 1, "each start frees its predecessor's jobs before its own first"
         if not workers:
             return None
         [(started_ms,)] = workers
-        [(first_ms,)] = connection.execute(
+        [(first_ms,)] = stranger.execute(
             "SELECT min(started_ms) FROM call WHERE started_ms >= ?", (started_ms,)
-        ).fetchall()
+        )
         return None if first_ms is None else first_ms - started_ms
 
 
-async def read_back(database: Path) -> tuple[list[Document], list[str]]:
+async def read_back(database: str) -> tuple[list[Document], list[str]]:
     """All documents, and what the store finds wrong with itself."""
     async with open_store(database, create=False) as store:
         return [document async for document in documents(store)], await store.check()
 
 
-def test_twenty_kills_lose_nothing_and_pay_for_next_to_nothing_twice(tmp_path):
-    database = tmp_path / "runner.db"
+def test_kills_lose_nothing_and_pay_for_next_to_nothing_twice(place, database, tmp_path):
+    wanted = KILLS[place.kind]
     job_file = write_job_file(tmp_path / "jobs.yaml")
     expected = true_documents()
     random = Random(SEED)
     least, most = DOCUMENT_TOKENS
-    # Twenty moments, spread over the run but at random within it, the first tokens of a stream included.
-    between = JOBS * (least + most) // 2 * 9 // 10 // KILLS
+    # Moments spread over the run but at random within it, the first tokens of a stream included.
+    between = JOBS * (least + most) // 2 * 9 // 10 // wanted
     went_on_ms: list[int] = []
     kills = 0
     with (
@@ -145,11 +145,11 @@ def test_twenty_kills_lose_nothing_and_pay_for_next_to_nothing_twice(tmp_path):
     ):
         environment = {**os.environ, "ANTHROPIC_BASE_URL": base_url}
         command = [sys.executable, "-m", "runner", "run", str(job_file)]
-        command += ["--db", str(database), "--no-live"]
+        command += ["--db", database, "--no-live"]
         while True:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             try:
-                if kills == KILLS:
+                if kills == wanted:
                     status = process.wait(timeout=120)
                     break
                 moment = read_books(base_url)["tokens_generated"] + random.randint(
@@ -172,14 +172,14 @@ def test_twenty_kills_lose_nothing_and_pay_for_next_to_nothing_twice(tmp_path):
         books = read_books(base_url)
 
     told = (tmp_path / "log").read_text(encoding="utf-8")
-    assert (status, kills) == (0, KILLS), told
+    assert (status, kills) == (0, wanted), told
     assert books["divergences"] == 0, books["divergence_log"]
 
     # A job may be asked from its start again only where it was killed before its first checkpoint.
     again = [entry["generated_tokens"] for entry in books["restart_log"]]
     assert max(again, default=0) <= ONE_JOB_UNSAVED_S * TOKENS_PER_SECOND, again
 
-    unsaved = KILLS * CONCURRENCY * UNSAVED_S * TOKENS_PER_SECOND
+    unsaved = wanted * CONCURRENCY * UNSAVED_S * TOKENS_PER_SECOND
     assert books["tokens_generated_twice"] <= unsaved + SEAM_TOKENS * books["requests"]
 
     assert statistics.median(went_on_ms) < GOES_ON_MS, went_on_ms
@@ -189,8 +189,8 @@ def test_twenty_kills_lose_nothing_and_pay_for_next_to_nothing_twice(tmp_path):
     assert wrong == []
     assert {document.id: document.text for document in found} == expected
     assert {document.finish for document in found} == {Finish.END_TURN}
-    with closing(sqlite3.connect(database)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    with a_stranger(database) as stranger:
+        assert stranger.whole()
         # A request has its row before it is sent, so there is none that the ledger does not know.
-        [(calls,)] = connection.execute("SELECT count(*) FROM call").fetchall()
+        [(calls,)] = stranger.execute("SELECT count(*) FROM call")
     assert calls >= books["requests_by_kind"]["messages"]

@@ -63,13 +63,12 @@ async def test_connections_of_each_kind_are_terminated(tmp_path: Path) -> None:
     specs = documents(6)
     async with a_house(tmp_path, STREAMING) as house:
         await house.submit(*specs)
-        async with a_fleet(house) as notes:
+        async with a_fleet(house):
             with a_stranger(house.database) as stranger:
                 for tokens in range(100, 1100, 100):
                     await has_written(house, tokens)
                     for kind in ("runner writes", "runner reads", "runner listens"):
                         stranger.execute(OF_KIND, (kind,))
-        assert [told.told for told in notes] == [[], []]  # nothing that a user need read
         await assert_each_written_once(house, *specs)
 
 
@@ -96,14 +95,13 @@ async def test_a_writer_is_terminated_in_mid_transaction(tmp_path: Path) -> None
 
 
 async def test_commits_whose_fate_is_not_told(tmp_path: Path) -> None:
-    """Every fifth, under whatever it was that was to be committed."""
+    """One of five, whatever it was that was to be committed."""
     specs = [job(f"j{n}", mark="tokens=60", max_tokens=30) for n in range(4)]
     async with a_house(tmp_path, STREAMING) as house:
         await house.submit(*specs)
         with a_proxy(house.database) as (proxy, through):
-            proxy.every = 5
             async with a_fleet(house, database=through):
-                pass
+                proxy.luckless = 0.2
             assert proxy.cuts > 4
         await house.assert_whole(*specs)
         books = house.simulator.books

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.store.records import CallStart, Claim, JobRow, Lane, SubmitReceipt
 from runner.store.store import Store
-
-sqlite_only = pytest.mark.parametrize("place", ["sqlite"], indirect=True)
-postgres_only = pytest.mark.parametrize("place", ["postgres"], indirect=True)
+from tests.places import postgres_only as postgres_only  # where the tests of the store look for it
+from tests.places import sqlite_only as sqlite_only
 
 
 class Clock:

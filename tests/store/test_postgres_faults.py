@@ -272,3 +272,37 @@ async def test_a_lease_that_ran_out_by_the_servers_clock_need_not_be_watched(dat
         assert (await hands.job("a")).state is State.EXECUTING
         assert (await hands.job("b")).state is State.AVAILABLE
         assert [row.id for row in await store.workers()] == ["living"]
+
+
+async def test_a_number_that_is_given_out_again_after_a_crash_tells_nothing(
+    database: str, postgres_server: Server
+) -> None:
+    """Of a transaction that left nothing in the log, the server forgets the number as well."""
+    postgres_server.run("ALTER SYSTEM SET wal_writer_delay = '10s'", "SELECT pg_reload_conf()")
+
+    def crash() -> None:
+        postgres_server.crash()
+        postgres_server.start()
+        for number in range(5):
+            postgres_server.run(f"CREATE TABLE another{number} (n int)")
+
+    try:
+        with a_proxy(database) as (proxy, through):
+            async with await Store.open(through) as store:
+                hands = Hands(store)
+                await hands.submit()
+                claim = await hands.claim()
+                call_key = await hands.begin(claim)
+                store.wait_when_blocked(lambda _: None)
+                proxy.meanwhile = crash
+                proxy.trouble = Trouble.LOSE_COMMIT
+                await store.save(claim, call_key, 0, "text")
+                assert proxy.cuts == 1
+                assert [piece.text for piece in await store.pieces(claim.job_key)] == ["text"]
+    finally:
+        tables = ", ".join(f"another{number}" for number in range(5))
+        postgres_server.run(
+            f"DROP TABLE IF EXISTS {tables}",
+            "ALTER SYSTEM RESET wal_writer_delay",
+            "SELECT pg_reload_conf()",
+        )
