@@ -24,29 +24,50 @@ class ReadingConnections:
         engine: without a pool; its statements are transactions of their own.
         most: connections open at once; who comes when all are taken waits.
         era: connections of an era before are not used any more.
+        transactions: each question is a transaction, which the engine begins by its own words.
     """
 
-    def __init__(self, engine: AsyncEngine, most: int, era: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        most: int,
+        era: Callable[[], int] = lambda: 0,
+        *,
+        transactions: bool = False,
+    ) -> None:
         self._engine = engine
+        self._transactions = transactions
         self._era = era
         self._turns = asyncio.Semaphore(most)
+        self._cuts = 0
+        self._busy = 0
+        self._freed = asyncio.Event()
         self._idle: list[_Idle] = []
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
-        """Ask one question. After an error the connections that were idle are not used again:
-        what cut one may have cut them all."""
+        """Ask one question. After an error no connection that was made before is used again: what
+        cut one may have cut them all."""
         async with self._turns:
             one = await self._one()
+            self._busy += 1
             try:
-                found = (await one.connection.execute(statement, values)).all()
+                if self._transactions:
+                    async with one.connection.begin():
+                        found = (await one.connection.execute(statement, values)).all()
+                else:
+                    found = (await one.connection.execute(statement, values)).all()
             except BaseException:
-                self._idle.append(one)
-                await self._let_go()
+                self._cuts += 1
+                await drop(one.connection)
                 raise
-            self._idle.append(one)
-            return found
+            else:
+                self._idle.append(one)
+                return found
+            finally:
+                self._busy -= 1
+                self._freed.set()
 
     async def close(self) -> None:
         while self._idle:
@@ -55,17 +76,24 @@ class ReadingConnections:
         await self._engine.dispose()
 
     async def _one(self) -> _Idle:
-        while self._idle:
-            one = self._idle.pop()
-            if one.era == self._era() and time.monotonic() - one.made_s < RECYCLE_S:
-                return one
-            await drop(one.connection)
-        return _Idle(await self._engine.connect(), time.monotonic(), self._era())
+        while True:
+            while self._idle:
+                one = self._idle.pop()
+                if one.era == self._now() and time.monotonic() - one.made_s < RECYCLE_S:
+                    return one
+                await drop(one.connection)
+            era = self._now()
+            try:
+                return _Idle(await self._engine.connect(), time.monotonic(), era)
+            except Exception:
+                # A server may have none left for us: then one that is in use will do.
+                if not self._busy:
+                    raise
+                self._freed.clear()
+                await self._freed.wait()
 
-    async def _let_go(self) -> None:
-        idle, self._idle = self._idle, []
-        for one in idle:
-            await drop(one.connection)
+    def _now(self) -> tuple[int, int]:
+        return self._era(), self._cuts
 
 
 class _Idle(NamedTuple):
@@ -73,7 +101,7 @@ class _Idle(NamedTuple):
 
     connection: AsyncConnection
     made_s: float
-    era: int
+    era: tuple[int, int]
 
 
 async def drop(connection: AsyncConnection) -> None:

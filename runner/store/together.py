@@ -276,25 +276,25 @@ _SETTLED_COLUMNS: Final = {
     "kept_attempts": "integer",
     "new_attempts": "integer",
     **{name: _type(job.c[name]) for name in settle.RESULT},
+}
+_EVENT_COLUMNS: Final = {
+    "key": "bigint",
+    "at_ms": "bigint",
     "kind": "text",
+    "claim": "bigint",
     "detail": "text",
 }
-# The event is written with what it tells of.
 SETTLE_ALL: Final = f"""\
-WITH given AS MATERIALIZED (SELECT * FROM {_given(_SETTLED_COLUMNS)}),
-settled AS (
-  UPDATE job SET state = given.state, worker_id = NULL,
-    attempt = job.attempt * given.kept_attempts + given.new_attempts,
-    {", ".join(f"{name} = given.{name}" for name in settle.RESULT)}
-  FROM given WHERE job.key = given.key AND job.key = ANY($1) AND {_FENCE}
-  RETURNING given.at
-),
-noted AS (
-  INSERT INTO job_event (job_key, at_ms, kind, claim, detail)
-  SELECT given.key, given.updated_ms, given.kind, given.claim, given.detail
-  FROM given JOIN settled ON settled.at = given.at ORDER BY given.at
-)
-SELECT at FROM settled
+UPDATE job SET state = given.state, worker_id = NULL,
+  attempt = job.attempt * given.kept_attempts + given.new_attempts,
+  {", ".join(f"{name} = given.{name}" for name in settle.RESULT)}
+FROM {_given(_SETTLED_COLUMNS)}
+WHERE job.key = given.key AND job.key = ANY($1) AND {_FENCE}
+RETURNING given.at
+"""
+NOTE_ALL: Final = f"""\
+INSERT INTO job_event (job_key, at_ms, kind, claim, detail)
+SELECT key, at_ms, kind, claim, detail FROM {_given(_EVENT_COLUMNS)} ORDER BY at
 """
 OPEN_CALLS: Final = (
     "SELECT job_key FROM call WHERE job_key = ANY($1::bigint[]) AND ended_ms IS NULL"
@@ -309,7 +309,6 @@ def settle_all(
     """Give jobs back: claim, how, the time, key and outcome of a call that ends in the moment."""
     rows = []
     for claim, settlement, now_ms, _ in settlements:
-        kind, _, _, detail = settle.told(settlement, claim)
         rows.append(
             (
                 *_claim(claim),
@@ -317,8 +316,6 @@ def settle_all(
                 int(not settlement.reset_attempt),
                 int(settlement.state is State.RETRYABLE),
                 *settle.result(settlement, now_ms),
-                kind,
-                detail and storable(detail),
             )
         )
     answers: list[Answer] = [(None, calls.lost(claim)) for claim, *_ in settlements]
@@ -326,10 +323,13 @@ def settle_all(
     ending: list[Ended] = []
     perhaps_open: dict[int, tuple[Claim, Settlement, int]] = {}
     ends: dict[int, list[tuple[str, str | None]]] = defaultdict(list)
+    events = []
     for place in done:
         answers[place] = None, None
         claim, settlement, now_ms, ended = settlements[place]
         perhaps_open[claim.job_key] = claim, settlement, now_ms
+        kind, number, _, detail = settle.told(settlement, claim)
+        events.append((claim.job_key, now_ms, kind, number, detail and storable(detail)))
         if ended is not None:
             ending.append((claim, *ended, now_ms))
         if settlement.state.final:
@@ -342,6 +342,8 @@ def settle_all(
             claim, settlement, now_ms = perhaps_open[job_key]
             error = settle.given_up(settlement)
             break_open_call(connection, claim.batch_key, job_key, now_ms, error)
+    if events:
+        driver(connection).execute(NOTE_ALL, _columns(events))
     for batch_key, jobs in sorted(ends.items()):
         control.ended(connection, batch_key, jobs)
     return answers
