@@ -133,7 +133,7 @@ def test_all_that_was_sent_is_read_in_order(
         reader = reader or asyncio.create_task(read())
         for _ in range(3):
             await take_turn(turns, socket)
-        await asyncio.wait_for(reader, 5)
+        await asyncio.wait_for(reader, 60)
         assert b"".join(got) == b"".join(step for step in steps if isinstance(step, bytes))
         assert told == [last]
         turns.leave()
@@ -148,7 +148,7 @@ async def test_between_turns_the_socket_is_left_alone() -> None:
     reading = asyncio.create_task(turns.read())
     socket.kernel.append(b"one")
     await take_turn(turns, socket)
-    assert await asyncio.wait_for(reading, 5) == b"one"
+    assert await asyncio.wait_for(reading, 60) == b"one"
     assert socket.paused
     turns.leave()
     assert not socket.paused
@@ -173,7 +173,7 @@ async def test_a_connection_that_serves_others_is_not_stopped() -> None:
     reading = asyncio.create_task(turns.read())
     socket.kernel += [b"x", None]
     await take_turn(turns, socket)
-    assert await asyncio.wait_for(reading, 5) == b"x"
+    assert await asyncio.wait_for(reading, 60) == b"x"
     assert await asyncio.wait_for(turns.read(), 5) == b""
     await take_turn(turns, socket)
     turns.leave()
@@ -186,7 +186,7 @@ async def test_silence_ends_the_wait() -> None:
     reading = asyncio.create_task(turns.read())
     await take_turn(turns, socket)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 60)
 
 
 async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None:
