@@ -40,7 +40,7 @@ from tests.house import Impatient, job
 from tests.places import Place, a_place
 from tests.strangers import a_stranger
 
-CONCURRENCY = 3
+CONCURRENCY = 2
 MAX_TOKENS = 16
 # What a seam writes again: the token of the white space that a prefill may not end in, and the
 # rest of one that was cut in two.
@@ -48,7 +48,7 @@ SEAM_TOKENS = 2
 GONE = "the process that made this call is gone"
 JOBS = tuple(
     replace(job(name, mark="tokens=40"), max_tokens=MAX_TOKENS, metadata={"of": name})
-    for name in ("a", "b", "c")
+    for name in ("a", "b")
 )
 # Faults of the API by the number of the request: retries before the first byte, in mid-stream with
 # text before them, and a rate limit.
