@@ -67,7 +67,6 @@ from runner.store.submit import limits_from_json
 
 T = TypeVar("T")
 
-TRIES: Final = 3  # of a question whose connection was cut, before it waits
 PAGE: Final = 500
 TRIES: Final = 5  # of a read whose connection was cut
 NEAREST_AMONG: Final = 5_000
