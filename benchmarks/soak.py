@@ -83,7 +83,7 @@ FAULTS = {
 # Each of these holds up all processes for a while: where so many documents are to be finished,
 # they come more seldom.
 RESTS = ("http_429", "http_429_no_retry_after", "http_429_ramp")
-SELDOM = 0.1
+SELDOM = 0.05
 LOOK_S = 2.0
 WAITING_AT_LEAST = 100
 TOPICS = ("the sea", "old maps", "bread", "the night sky", "bridges", "snow", "clocks", "rivers")
