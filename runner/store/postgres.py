@@ -24,7 +24,7 @@ from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
 from runner.store.connections import ReadingConnections, drop
-from runner.store.database import Locks, Replaced
+from runner.store.database import Locks, Reads, Replaced
 from runner.store.hints import Listener
 from runner.store.locks import WorkerLocks
 
@@ -221,7 +221,7 @@ class PostgresDatabase:
         begin = f"{BEGIN} {BOUNDED}" if self._pooled else BEGIN
         return PostgresSession(self, engine, self._clock, begin)
 
-    def watcher(self, connections: ReadingConnections) -> PostgresWatcher:
+    def watcher(self, connections: Reads) -> PostgresWatcher:
         return PostgresWatcher(connections)
 
     def listener(self) -> Listener | None:
@@ -483,7 +483,7 @@ class PostgresSession:
 class PostgresWatcher:
     """Asks the server how many transactions have ended."""
 
-    def __init__(self, connections: ReadingConnections) -> None:
+    def __init__(self, connections: Reads) -> None:
         self._connections = connections
 
     async def version(self) -> int:
