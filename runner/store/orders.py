@@ -34,6 +34,7 @@ from runner.store.submit import SUPERSEDE
 PORTION: Final = 1_000
 PRUNED_CHUNKS: Final = 20_000
 FREED_PAGES: Final = 2_000
+LOOKED_AT: Final = 20_000  # jobs; among a million others those that are meant may be far apart
 
 # A document that is whole has nothing to go on with.
 NOT_COMPLETE: Final = or_(job.c.finish.is_(None), job.c.finish.not_in(sorted(COMPLETE)))
@@ -99,9 +100,9 @@ class Portion(NamedTuple):
 
 def cancel(connection: Connection, selection: Selection, after: int, now_ms: int) -> Portion:
     """Cancel unfinished jobs; a call that runs is ended as broken, its text stays."""
-    keys = _next_keys(connection, selection, allowed_before(State.CANCELLED), after)
+    keys, upto = _next_keys(connection, selection, allowed_before(State.CANCELLED), after)
     if not keys:
-        return Portion(0, None)
+        return Portion(0, upto)
     rows = connection.execute(CANCEL, {"keys": keys, "now_ms": now_ms}).all()
     for row in rows:
         break_open_call(connection, row.batch_key, row.key, now_ms, CANCELLED)
@@ -118,9 +119,9 @@ def retry(
         afresh: the text so far leaves the document; else it stays, and complete documents are
             left alone.
     """
-    keys = _next_keys(connection, selection, FINAL, after)
+    keys, upto = _next_keys(connection, selection, FINAL, after)
     if not keys:
-        return Portion(0, None)
+        return Portion(0, upto)
     statement = RETRY_AFRESH if afresh else RETRY_KEEPING
     rows = connection.execute(statement, {"keys": keys, "now_ms": now_ms}).all()
     changed = [row.key for row in rows]
@@ -133,9 +134,9 @@ def retry(
 
 def prune(connection: Connection, selection: Selection, after: int) -> Portion:
     """Delete final jobs with all that hangs on them; the batches' sums follow."""
-    keys = _next_keys(connection, selection, FINAL, after)
+    keys, upto = _next_keys(connection, selection, FINAL, after)
     if not keys:
-        return Portion(0, None)
+        return Portion(0, upto)
     keys = keys[: _bearable(connection, keys)]
     usage = usage_columns(call)[:-1]
     sums = connection.execute(
@@ -183,14 +184,16 @@ def free_pages(connection: Connection) -> tuple[int, bool]:
 
 def _next_keys(
     connection: Connection, selection: Selection, allowed: frozenset[State], after: int
-) -> list[int]:
-    statement = (
-        select(job.c.key)
-        .where(job.c.key > after, *conditions(selection, allowed))
-        .order_by(job.c.key)
-        .limit(PORTION)
-    )
-    return list(connection.execute(statement).scalars())
+) -> tuple[list[int], int | None]:
+    """The next jobs that are meant, and how far was looked; None: to the end."""
+    beyond = select(job.c.key).where(job.c.key > after).order_by(job.c.key)
+    found = beyond.where(*conditions(selection, allowed)).limit(PORTION)
+    upto = None
+    if selection.job_keys is None:
+        upto = connection.execute(beyond.offset(LOOKED_AT - 1).limit(1)).scalar()
+        if upto is not None:
+            found = found.where(job.c.key <= upto)
+    return list(connection.execute(found).scalars()), upto
 
 
 def _bearable(connection: Connection, keys: list[int]) -> int:

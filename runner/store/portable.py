@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import NullType
 
 
 class larger(FunctionElement[int]):  # noqa: N801  written like the functions of SQL
@@ -48,6 +49,30 @@ def _larger(element: larger, compiler: SQLCompiler, **options: Any) -> str:
 def _smaller(element: smaller, compiler: SQLCompiler, **options: Any) -> str:
     a, b = (compiler.process(value, **options) for value in element.clauses)
     return f"CASE WHEN {a} < {b} THEN {a} WHEN {b} <= {a} THEN {b} END"
+
+
+class beyond(FunctionElement[Any]):  # noqa: N801
+    """Whether a row stands in a group, and beyond a place in it: `beyond(group, place, of, after)`.
+
+    With an index on (group, place), to be ordered by these two. A server that is told of an
+    equality would rather read all places in their order, and hope to meet the group soon.
+    """
+
+    name = "beyond"
+    type = NullType()  # a boolean would be compared with 1 on SQLite, which no index serves
+    inherit_cache = True
+
+
+@compiles(beyond, "sqlite")
+def _beyond_in_file(element: beyond, compiler: SQLCompiler, **options: Any) -> str:
+    group, place, of, after = (compiler.process(one, **options) for one in element.clauses)
+    return f"({group} = {of} AND {place} > {after})"
+
+
+@compiles(beyond, "postgresql")
+def _beyond_on_server(element: beyond, compiler: SQLCompiler, **options: Any) -> str:
+    group, place, of, after = (compiler.process(one, **options) for one in element.clauses)
+    return f"(({group}, {place}) > ({of}, {after}) AND {group} <= {of})"
 
 
 def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, exists, func, select
@@ -31,26 +30,6 @@ LOAD: Final = (
     .join(job_spec, job_spec.c.job_key == job.c.key)
     .where(*HELD)
 )
-
-
-def page_statement(
-    after: int,
-    size: int,
-    batch_name: str | None,
-    states: Collection[State],
-    finishes: Collection[Finish],
-) -> Select[Any]:
-    """The first jobs whose key is beyond `after`."""
-    page = select(job).where(job.c.key > after).order_by(job.c.key).limit(size)
-    if batch_name is not None:
-        key = select(batch.c.key).where(batch.c.name == batch_name).scalar_subquery()
-        page = page.where(job.c.batch_key == key)
-    if states:
-        # Bound, so that no partial index applies: in the order of keys nothing needs sorting.
-        page = page.where(job.c.state.in_(sorted(states)))
-    if finishes:
-        page = page.where(job.c.finish.in_(sorted(finishes)))
-    return with_totals(page)
 
 
 def worker_row(row: Row[Any], alive: bool | None, expired: bool) -> WorkerRow:

@@ -117,11 +117,11 @@ class Store(WarmingStore):
         """
         again = _again(jobs)
         compared = again if on_conflict is OnConflict.ERROR else None
-        await asyncio.to_thread(self._refuse_conflicts, batch.name, simulated, compared)
+        present = await asyncio.to_thread(self._compared, batch.name, simulated, compared)
         while True:
             replaced = self._writer.replaced
             try:
-                receipt = await self._put(batch, again, on_conflict, simulated)
+                receipt = await self._put(batch, again, on_conflict, simulated, present)
             except StoreError:
                 if replaced == self._writer.replaced:
                     raise
@@ -130,6 +130,7 @@ class Store(WarmingStore):
                     return receipt
             # A server that took over meanwhile may lack what was put before: once more, from the
             # first on. What is there stays as it is.
+            present = None
 
     async def _put(
         self,
@@ -137,11 +138,14 @@ class Store(WarmingStore):
         again: Callable[[], Iterable[JobSpec]],
         on_conflict: OnConflict,
         simulated: bool,
+        present: int | None,
     ) -> SubmitReceipt:
         now_ms = self._now_ms()
         batch_key = await self._writer.run(
             partial(submit.put_batch, spec=batch, simulated=simulated, now_ms=now_ms)
         )
+        if present is not None:
+            return SubmitReceipt(batch_key, present=present)
         receipt = SubmitReceipt(batch_key)
         portions = submit.slices(iter(again()))
         writing: asyncio.Future[SubmitReceipt] | None = None
@@ -165,20 +169,22 @@ class Store(WarmingStore):
                 )
             )
 
-    def _refuse_conflicts(
+    def _compared(
         self, batch_name: str, simulated: bool, jobs: Callable[[], Iterable[JobSpec]] | None
-    ) -> None:
-        """Refuse a submission before anything is written."""
+    ) -> int | None:
+        """Refuse a submission before anything is written; how many jobs it has where all of them
+        are there as they are, so that nothing is to be written at all."""
 
-        def compare(sql: Driver) -> tuple[list[submit.Conflict], int]:
+        def compare(sql: Driver) -> submit.Compared:
             submit.refuse_known(sql, batch_name, simulated)
             if jobs is None or not submit.batch_has_jobs(sql, batch_name):
-                return [], 0
-            return submit.find_conflicts(sql, batch_name, iter(jobs()))
+                return submit.Compared()
+            return submit.compare(sql, batch_name, iter(jobs()))
 
-        shown, total = self.database.look(compare)
-        if total:
-            raise submit.conflict_error(batch_name, shown, total)
+        compared = self.database.look(compare)
+        if compared.total:
+            raise submit.conflict_error(batch_name, compared.conflicts, compared.total)
+        return compared.present
 
     # workers
 

@@ -70,18 +70,20 @@ CROSS JOIN LATERAL (
 JOIN job_spec ON job_spec.job_key = job.key
 """,
 )
-HASHES: Final = Sql(
+THERE: Final = Sql(
     """\
-SELECT job.id, job.hash FROM batch
+SELECT job.id, job.hash, job.state, job_spec.settings FROM batch
 CROSS JOIN json_each(?1) AS wanted
 CROSS JOIN job ON job.id = wanted.value AND job.batch_key = batch.key
+CROSS JOIN job_spec ON job_spec.job_key = job.key
 WHERE batch.name = ?2
 """,
     postgres="""\
-SELECT job.id, job.hash FROM batch
+SELECT job.id, job.hash, job.state, job_spec.settings FROM batch
 CROSS JOIN json_array_elements_text(CAST(?1 AS text)::json) AS wanted(value)
 CROSS JOIN LATERAL (
   SELECT * FROM job WHERE job.id = wanted.value AND job.batch_key = batch.key LIMIT 1) AS job
+JOIN job_spec ON job_spec.job_key = job.key
 WHERE batch.name = ?2
 """,
 )
@@ -244,22 +246,46 @@ def batch_has_jobs(connection: Driver, batch_name: str) -> bool:
     return bool(connection.execute(HAS_JOBS, (batch_name,)).fetchall())
 
 
-def find_conflicts(
-    connection: Driver, batch_name: str, jobs: Iterator[JobSpec]
-) -> tuple[list[Conflict], int]:
-    """The first jobs whose id is known under another hash, and how many there are in all."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a submission would meet.
+
+    Args:
+        conflicts: the first jobs whose id is known under another hash.
+        total: how many there are in all.
+        present: how many are there already; None where anything is to be written for any of them.
+    """
+
+    conflicts: tuple[Conflict, ...] = ()
+    total: int = 0
+    present: int | None = None
+
+
+def compare(connection: Driver, batch_name: str, jobs: Iterator[JobSpec]) -> Compared:
+    """See what is known of the jobs of a submission, and how; in flat memory."""
     shown: list[Conflict] = []
-    total = 0
-    hashes = ((spec.id, shape_hash(spec.shape_json())) for spec in jobs)
-    while portion := list(islice(hashes, SLICE_JOBS)):
-        ids = json.dumps([job_id for job_id, _ in portion])
-        known: dict[str, bytes] = dict(connection.execute(HASHES, (ids, batch_name)).fetchall())
-        for job_id, submitted in portion:
-            if known.get(job_id, submitted) != submitted:
+    total = present = count = 0
+    while portion := list(islice(jobs, SLICE_JOBS)):
+        ids = json.dumps([spec.id for spec in portion])
+        known: dict[str, tuple[bytes, str, str]] = {
+            job_id: (job_hash, state, settings)
+            for job_id, job_hash, state, settings in connection.execute(
+                THERE, (ids, batch_name)
+            ).fetchall()
+        }
+        count += len(portion)
+        for spec in portion:
+            there = known.get(spec.id)
+            if there is None:
+                continue
+            known_hash, state, settings = there
+            if known_hash != (submitted := shape_hash(spec.shape_json())):
                 total += 1
                 if len(shown) < SHOWN_CONFLICTS:
-                    shown.append(Conflict(job_id, known[job_id], submitted))
-    return shown, total
+                    shown.append(Conflict(spec.id, known_hash, submitted))
+            elif settings == _storable_json(spec.settings_json()) or State(state).final:
+                present += 1
+    return Compared(tuple(shown), total, present if present == count else None)
 
 
 def conflict_error(batch_name: str, shown: Iterable[Conflict], total: int) -> SubmitConflict:

@@ -24,6 +24,7 @@ from runner.store.store import Store
 
 FRESH_S: Final = 2.0  # what the store tells is asked for anew after so long
 KNOWN_AT_ONCE: Final = 1_000  # beginnings of a batch that are read together
+MOST_KEPT: Final = 10_000  # of a batch in memory; a million jobs may share half a million
 # A job that finds a cold beginning looks so long whether others turn up that would read it.
 COMPANY_S: Final = 0.03
 FOLLOW_S: Final = 20.0  # nobody waits longer for another's answer to begin
@@ -140,7 +141,7 @@ class Beginnings:
         """
         shared: list[Shared] = []
         for one in reversed(found):
-            prefix = self._batches[batch_key].prefixes[one.hash]
+            prefix = self._prefix(batch_key, one.hash)
             if prefix.useless:
                 continue
             if shared:
@@ -163,7 +164,7 @@ class Beginnings:
     def begun(self, batch_key: int, hashes: Sequence[bytes]) -> None:
         """A job's first call is about to be made; the store counts for itself."""
         for one in hashes:
-            prefix = self._batches[batch_key].prefixes[one]
+            prefix = self._prefix(batch_key, one)
             prefix.jobs = max(0, prefix.jobs - 1)
 
     async def _turn(
@@ -231,8 +232,21 @@ class Beginnings:
         else:
             rows = await self._store.shared_prefixes(batch_key, hashes)
         home.read_at_s = now_s
+        if len(home.prefixes) > MOST_KEPT:
+            self._forget_some(home)
         for row in rows:
-            home.prefixes.setdefault(row.hash, _Prefix(batch_key, row.hash)).told(row)
+            self._prefix(batch_key, row.hash).told(row)
+
+    def _prefix(self, batch_key: int, hash: bytes) -> _Prefix:
+        """What is known of a beginning, which may be as good as nothing: it may be forgotten."""
+        return self._batches[batch_key].prefixes.setdefault(hash, _Prefix(batch_key, hash))
+
+    def _forget_some(self, home: _Batch) -> None:
+        """Forget the older half of the beginnings, but for those that are in use or in the cache.
+        What the store tells of them can be asked again."""
+        for prefix in list(home.prefixes.values())[: MOST_KEPT // 2]:
+            if not (prefix.present or prefix.leader is not None or self._is_warm(prefix)):
+                del home.prefixes[prefix.hash]
 
     def _is_warm(self, prefix: _Prefix) -> bool:
         spare_ms = (1 - _TRUST) * 1000 * prefix.ttl.seconds

@@ -346,10 +346,14 @@ class JobRun:
             try:
                 faults.hit("request.before")
                 calling.permit.check()
-                async with place.client.stream(calling.marked.body, calling) as stream:
+                async with place.client.stream(
+                    calling.marked.body, calling, gather_s=saver.checkpoint_s
+                ) as stream:
                     try:
                         async for piece in stream:
                             self._take(loop.feed(piece), saver, loop.verdict, calling)
+                            if stream.gathered:
+                                saver.gathered()
                             if self._trial is not None and loop.verdict is Verdict.EXACT:
                                 await place.models.learn(loop.spec.model, PrefillAnswer.TAKEN)
                                 self._end_trial()

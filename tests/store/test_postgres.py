@@ -9,8 +9,10 @@ import anyio
 import pytest
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from runner.store import calls, claims, reads, rescue, rows, submit, together
+from runner.jobs.states import State
+from runner.store import calls, claims, listing, reads, rescue, rows, submit, together
 from runner.store.bare import in_postgres
+from runner.store.listing import Filter
 from runner.store.schema import job
 from tests.postgres import Server
 from tests.store.hands import postgres_only
@@ -32,11 +34,12 @@ def full(postgres_server: Server, request: pytest.FixtureRequest):
             stranger.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
         for statement in (
             "ANALYZE",
-            "INSERT INTO batch (key, name, limits, created_ms) VALUES (1, 'b', '{}', 0)",
+            """INSERT INTO batch (key, name, limits, created_ms)
+               SELECT n, 'b' || n, '{}', 0 FROM generate_series(1, 20) AS n""",
             "INSERT INTO worker VALUES ('w', 'h', 1, 0, 0)",
             """INSERT INTO job (batch_key, id, hash, model, state, priority, worker_id, finish,
                  finalized_ms, scheduled_ms, created_ms, updated_ms)
-               SELECT 1, 'j' || n, '', 'm', state, 0,
+               SELECT 1 + n / 3001, 'j' || n, '', 'm', state, 0,
                  CASE WHEN state = 'executing' THEN 'w' END,
                  CASE WHEN state = 'completed' THEN 'end_turn' END,
                  CASE WHEN state = 'completed' THEN 1 END,
@@ -73,7 +76,13 @@ def plan(stranger: PostgresStranger, statement: object) -> str:
 
 
 def compiled(statement: Any) -> str:
-    return str(statement.compile(dialect=asyncpg.dialect()))
+    return str(
+        statement.compile(dialect=asyncpg.dialect(), compile_kwargs={"render_postcompile": True})
+    )
+
+
+def listed(wanted: Filter, *, few: bool = False) -> Any:
+    return listing.page_statement(wanted, 5, 10, few=few)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +104,17 @@ def compiled(statement: Any) -> str:
         pytest.param(together.SETTLE_ALL, "job_pkey", id="settle"),
         pytest.param(rows.LOAD, "job_", id="load"),
         pytest.param(submit.PRESENT, "job_id", id="present"),
-        pytest.param(submit.HASHES, "job_id", id="hashes"),
+        pytest.param(submit.THERE, "job_id", id="known"),
         pytest.param(submit.SUPERSEDE, "call_", id="supersede"),
         pytest.param(reads.HELD_BY, "job_executing", id="held"),
         pytest.param(rescue.rescue_statement([job.c.worker_id == "w"], 3, 0), "job_executing", id="rescue"),
+        pytest.param(listed(Filter()), "job_pkey", id="list"),
+        pytest.param(listed(Filter(1)), "job_batch", id="list of a batch"),
+        pytest.param(listed(Filter(states=frozenset({State.DISCARDED}))), "job_incomplete", id="list of failed"),
+        pytest.param(
+            listed(Filter(states=frozenset({State.AVAILABLE, State.EXECUTING, State.RETRYABLE})), few=True),
+            "job_due", id="list of few",
+        ),
     ],
 )  # fmt: skip
 def test_no_statement_reads_a_whole_table(

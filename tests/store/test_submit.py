@@ -175,7 +175,7 @@ async def test_many_slices_and_a_function_that_gives_iterators(hands, store: Sto
     assert (await store.submit(BatchSpec("b"), jobs)).new == submit.SLICE_JOBS * 2 + 1
     assert opened == 1
     assert (await store.submit(BatchSpec("b"), jobs)).present == submit.SLICE_JOBS * 2 + 1
-    assert opened == 3
+    assert opened == 2  # compared, and then there is nothing to write
     ids = [job.id async for job in store.jobs()]
     assert ids == [f"j{n}" for n in range(submit.SLICE_JOBS * 2 + 1)]
 

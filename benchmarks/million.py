@@ -1,0 +1,500 @@
+"""A queue of a million jobs: submitting it, claiming from it, reading it, tidying it.
+
+    python benchmarks/million.py [--jobs N] [--db sqlite|postgres] [--quick]
+
+The job file, of prompts of 1 kB, is submitted by `runner submit`; sizes of 1,000, 100,000 and N jobs are
+measured while all of them wait, and N once more where 9 of 10 have ended, 1 of 10 is delayed, and there
+are 300 batches. Commands are measured as a whole, start-up and all, beside the same command on an empty
+queue, in turns, while another process writes. CPU is user and system time; on PostgreSQL that of the
+server's processes is told apart. The file is written where you are, not in /tmp, which may be memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from postgres import Server, a_server
+from report import Cpu, Report, arguments, clean_environment
+
+from runner.jobs.call import CallOutcome
+from runner.jobs.jobfile import read_job_file
+from runner.jobs.states import FINAL, Finish, State
+from runner.store import submit
+from runner.store.records import CallStart, Lane, Selection, Settlement
+from runner.store.store import Store
+
+MODEL = "claude-haiku-4-5"
+PROMPT = ('Write a long chapter on "this" and on that.\n' + "It should be of use to all. " * 4) * 6
+TEXT = "The quick brown fox jumps over the lazy dog; " * 11
+DONE = Settlement(State.COMPLETED, Finish.END_TURN)
+ROUNDS = 5
+
+
+def write_job_file(path: Path, jobs: int) -> None:
+    with path.open("w") as out:
+        for number in range(jobs):
+            messages = [{"role": "user", "content": f"{PROMPT}{number}"}]
+            params = {"model": MODEL, "max_tokens": 4096, "messages": messages}
+            out.write(json.dumps({"custom_id": f"job-{number:07}", "params": params}) + "\n")
+
+
+# queues
+
+
+@dataclass
+class Queue:
+    """A database, and the means to change much of it at once."""
+
+    name: str
+    server: Server | None
+
+    def run(self, *statements: str) -> None:
+        if self.server is not None:
+            for statement in statements:
+                asyncio.run(self.server.run(statement, self.name))
+            return
+        with closing(sqlite3.connect(self.name)) as connection:
+            connection.execute("PRAGMA synchronous = OFF")
+            for statement in statements:
+                connection.execute(statement)
+            connection.commit()
+
+    def server_cpu_s(self) -> float:
+        return 0.0 if self.server is None else self.server.cpu_s()
+
+    def age(self) -> None:
+        """Let 9 of 10 jobs have ended, with a call and a chunk each, delay most others, and let
+        there be other batches."""
+        self.run(
+            "UPDATE job SET state = 'completed', finish = 'end_turn', finalized_ms = key, claim = 1 "
+            "WHERE key % 10 < 9 AND state = 'available'",
+            "UPDATE job SET finish = 'max_calls' WHERE key % 10000 = 1",
+            "UPDATE job SET state = 'discarded', finish = NULL WHERE key % 10000 = 2",
+            "UPDATE job SET state = 'scheduled', scheduled_ms = 4000000000000 "
+            "WHERE key % 10 = 9 AND key % 1000 <> 999 AND state = 'available'",
+            "INSERT INTO call (job_key, number, claim, resume_at, max_tokens, model, started_ms, "
+            "ended_ms, stop_reason, input_tokens, output_tokens, prompt_tokens, input_price, "
+            "output_price, cache_write_5m_price, cache_write_1h_price, cache_read_price, "
+            "cost_nano_usd) SELECT key, 1, 1, 0, 4096, model, 1700000000000 + key * 1000, 1, "
+            "'end_turn', 300, 120, 300, 1000000000000, 5000000000000, 1250000000000, "
+            "2000000000000, 100000000000, 900000 FROM job WHERE finalized_ms = key",
+            "UPDATE batch SET (calls, input_tokens, output_tokens, cost_nano_usd, "
+            "spent_output_tokens) = (SELECT count(*), sum(input_tokens), sum(output_tokens), "
+            "sum(cost_nano_usd), sum(output_tokens) FROM call)",
+            "INSERT INTO chunk (job_key, call_key, seq, text) "
+            "SELECT job_key, key, 0, 'TEXT' FROM call WHERE input_tokens = 300".replace(
+                "TEXT", TEXT
+            ),
+            "WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < 300) "
+            "INSERT INTO batch (name, limits, created_ms) "
+            "SELECT 'batch-' || n, (SELECT limits FROM batch), 0 FROM n",
+            "INSERT INTO job (batch_key, id, hash, model, state, finish, finalized_ms, priority, "
+            "created_ms, updated_ms) SELECT b.key, 'job-' || b.key, job.hash, job.model, "
+            "'completed', 'end_turn', 1, 0, 0, 0 FROM batch AS b, job "
+            "WHERE b.key > 1 AND job.key = (SELECT min(key) FROM job)",
+            "INSERT INTO job_spec (job_key, settings, shape) SELECT job.key, s.settings, s.shape "
+            "FROM job, job_spec AS s WHERE job.batch_key > 1 "
+            "AND s.job_key = (SELECT min(key) FROM job)",
+            "ANALYZE" if self.server is not None else "SELECT 1",
+        )
+
+
+@contextmanager
+def queues(kind: str, folder: Path) -> Iterator[Callable[[], Queue]]:
+    """Makes empty queues."""
+
+    def opened(name: str, server: Server | None) -> Queue:
+        async def made() -> None:
+            async with await Store.open(name):
+                pass
+
+        asyncio.run(made())
+        return Queue(name, server)
+
+    if kind == "sqlite":
+        yield lambda: opened(tempfile.mkdtemp(dir=folder) + "/runner.db", None)
+        return
+    with a_server(None) as server:
+        yield lambda: opened(asyncio.run(server.queue()), server)
+
+
+# commands
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a process took.
+
+    Args:
+        peak_mb: the most memory it had.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+
+def command(*words: str, queue: Queue | None = None) -> Ran:
+    """`runner …`, in a process of its own."""
+    database = [] if queue is None else ["--db", queue.name]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner", *words, *database],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status) not in (0, 1):
+        raise SystemExit(f"runner {' '.join(words)}: {said.decode()}")
+    return Ran(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+@contextmanager
+def writing(queue: Queue) -> Iterator[None]:
+    """Another process claims, saves and settles meanwhile."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--writer", queue.name], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    if not process.stdout.readline():
+        raise SystemExit(f"the writer ended with {process.wait()}")
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+async def write_for_ever(database: str) -> None:
+    async with await Store.open(database) as store:
+        await register(store, f"writer-{os.getpid()}")
+        keys = [row.key for row in await store.batches()][:1]
+        print("writes", flush=True)
+        while True:
+            await one_document(store, f"writer-{os.getpid()}", keys[0])
+            await asyncio.sleep(0.002)
+
+
+async def register(store: Store, worker_id: str) -> None:
+    await store.register_worker(worker_id, host="bench", pid=os.getpid(), lease_ms=10**9)
+
+
+async def one_document(store: Store, worker_id: str, batch_key: int) -> None:
+    claims = await store.claim(worker_id, [Lane(batch_key, MODEL, 1)], 1)
+    for claim in claims:
+        loaded = await store.load(claim)
+        call_key = await store.begin_call(
+            claim, CallStart(len(loaded.calls) + 1, None, 0, 9, MODEL)
+        )
+        await store.save(claim, call_key, loaded.next_seq, TEXT)
+        await store.end_call_and_settle(claim, call_key, CallOutcome("end_turn"), DONE)
+
+
+# parts
+
+
+def measure_parts(report: Report, path: Path, jobs: int) -> None:
+    """Where the time of a submission goes."""
+    table = report.table("Submitting, part by part", "part", "CPU a job")
+    with Cpu() as check:
+        file = read_job_file(path)
+    table.add("check the file", f"{check.cpu_s / jobs * 1e6:.1f} µs")
+    with Cpu() as read:
+        sum(1 for _ in file.jobs())
+    table.add("read it again", f"{read.cpu_s / jobs * 1e6:.1f} µs")
+    with Cpu() as ready:
+        sum(len(part) for part in submit.slices(file.jobs()))
+    table.add("… and hash its jobs, write their JSON", f"{ready.cpu_s / jobs * 1e6:.1f} µs")
+
+
+def submit_file(report: Report, queue: Queue, path: Path, jobs: int, most: int) -> None:
+    server = queue.server_cpu_s()
+    ran = command("submit", str(path), queue=queue)
+    server = queue.server_cpu_s() - server
+    again = command("submit", str(path), queue=queue) if jobs <= 100_000 else None
+    table = next((t for t in report.tables if t.title.startswith("`runner submit`")), None)
+    if table is None:
+        table = report.table(
+            "`runner submit`, start-up and check and all",
+            "jobs", "a second of CPU", "a second", "CPU a job", "the server's", "most memory",
+            "the same file again, CPU a job",
+        )  # fmt: skip
+    table.add(
+        f"{jobs:,}",
+        f"{jobs / ran.cpu_s:,.0f}",
+        f"{jobs / ran.wall_s:,.0f}",
+        f"{ran.cpu_s / jobs * 1e6:.1f} µs",
+        f"{server / jobs * 1e6:.1f} µs" if queue.server else "",
+        f"{ran.peak_mb:.0f} MB",
+        "" if again is None else f"{again.cpu_s / jobs * 1e6:.1f} µs",
+    )
+    if jobs == most:
+        report.figure(
+            f"submit, {jobs:,} jobs, a second of CPU",
+            jobs / ran.cpu_s, "/s", goal=40_000, more_is_better=True,
+        )  # fmt: skip
+        report.figure(f"submit, {jobs:,} jobs, most memory", ran.peak_mb, "MB", goal=200)
+
+
+@dataclass
+class Work:
+    """CPU in µs of what a worker does, with that of the server."""
+
+    claim: float
+    claim_32: float
+    heartbeat: float
+    document: float
+    lanes: float
+
+
+async def measure_work(queue: Queue) -> Work:
+    async with await Store.open(queue.name) as store:
+        await register(store, "bench")
+        batch_key = (await store.batches())[0].key
+
+        async def cost(times: int, work: Callable[[], Coroutine[Any, Any, object]]) -> float:
+            """The median of single ones: a machine that does other things has its moments."""
+            taken = []
+            for _ in range(times):
+                server = queue.server_cpu_s()
+                with Cpu() as used:
+                    for _ in range(10):
+                        await work()
+                taken.append((used.cpu_s + queue.server_cpu_s() - server) / 10)
+            return statistics.median(taken) * 1e6
+
+        async def claims(size: int) -> None:
+            held.extend(await store.claim("bench", [Lane(batch_key, MODEL, size)], size))
+
+        held: list[Any] = []
+        await claims(1)
+        one = await cost(10, lambda: claims(1))
+        many = await cost(2, lambda: claims(32))
+        for claim in held:
+            await store.settle(claim, Settlement(State.AVAILABLE))
+        beat = await cost(10, lambda: store.renew_lease("bench", lease_ms=10**9))
+        document = await cost(5, lambda: one_document(store, "bench", batch_key))
+        lanes = await cost(5, store.open_lanes)
+        await store.retire_worker("bench")
+    return Work(one, many, beat, document, lanes)
+
+
+COMMANDS = (
+    ("status",),
+    ("status", "--json"),
+    ("list", "--limit", "20"),
+    ("list", "--state", "executing"),
+    ("list", "--state", "discarded", "--limit", "20"),
+    ("list", "--state", "completed", "--limit", "20"),
+    ("list", "--state", "cancelled"),
+    ("list", "--finish", "max_calls", "--limit", "20"),
+    ("list", "--batch", "batch-300"),
+    ("show", "job-0000003"),
+)
+
+
+def measure_commands(report: Report, empty: Queue, full: Queue, what: str, jobs: int) -> None:
+    table = report.table(
+        f"Commands while another process writes, {jobs:,} jobs, {what}",
+        "command", "empty queue", "this queue", "more, CPU", "more, wall",
+    )  # fmt: skip
+    with writing(full):
+        for words in COMMANDS:
+            name = " ".join(words)
+            if "batch-300" in words and what == "waiting":
+                continue
+            runs: list[tuple[Ran, Ran]] = []
+            for _ in range(ROUNDS if words == ("status",) else 2):
+                base = ("status",) if words[0] == "show" else words
+                base = base[:1] if "--batch" in words else base
+                runs.append((command(*base, queue=empty), command(*words, queue=full)))
+            few, many = ([ran[side] for ran in runs] for side in (0, 1))
+            more_wall = statistics.median(b.wall_s - a.wall_s for a, b in runs)
+            more_cpu = statistics.median(b.cpu_s - a.cpu_s for a, b in runs)
+            table.add(
+                f"`runner {name}`",
+                f"{statistics.median(ran.wall_s for ran in few):.2f} s",
+                f"{statistics.median(ran.wall_s for ran in many):.2f} s",
+                f"{more_cpu * 1e3:+.0f} ms",
+                f"{more_wall * 1e3:+.0f} ms",
+            )
+            if words == ("status",):
+                report.figure(
+                    f"`runner status`, {jobs:,} jobs {what}, beyond an empty queue, CPU",
+                    more_cpu, "s", goal=0.1,
+                )  # fmt: skip
+
+
+def measure_ledger(report: Report, queue: Queue) -> None:
+    table = report.table("The ledger, whole commands", "command", "CPU", "wall", "most memory")
+    for by in ("batch", "model", "day", "job"):
+        ran = command("cost", "--by", by, queue=queue)
+        table.add(
+            f"`runner cost --by {by}`", f"{ran.cpu_s:.1f} s", f"{ran.wall_s:.1f} s",
+            f"{ran.peak_mb:.0f} MB",
+        )  # fmt: skip
+
+
+def measure_export(report: Report, queue: Queue, folder: Path, jobs: int) -> None:
+    title = "`runner export --format jsonl`"
+    table = next((t for t in report.tables if t.title == title), None)
+    if table is None:
+        table = report.table(title, "jobs in the queue", "CPU a document", "most memory")
+    out = folder / "out"
+    ran = command("export", "--format", "jsonl", "--out", str(out), queue=queue)
+    shutil.rmtree(out)
+    table.add(f"{jobs:,}", f"{ran.cpu_s / (0.9 * jobs) * 1e6:.0f} µs", f"{ran.peak_mb:.0f} MB")
+
+
+def measure_worker(report: Report, queue: Queue, jobs: int) -> None:
+    """The memory of a real worker after some seconds."""
+    title = "Memory of `runner work --simulate`, 50 streams"
+    table = next((t for t in report.tables if t.title == title), None)
+    if table is None:
+        table = report.table(title, "jobs in the queue", "most memory")
+    queue.run("UPDATE batch SET simulated = 1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner", "work", "--simulate", "--concurrency", "50", "--no-live",
+         "--db", queue.name],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    time.sleep(20)
+    process.send_signal(signal.SIGINT)
+    _, _, used = os.wait4(process.pid, 0)
+    queue.run("UPDATE batch SET simulated = 0")
+    table.add(f"{jobs:,}", f"{used.ru_maxrss / 1024:.0f} MB")
+
+
+async def measure_prune(report: Report, queue: Queue, jobs: int, size: int) -> None:
+    """A tenth of the queue goes while another process saves.
+
+    Args:
+        size: bytes of the file; 0 on a server.
+    """
+    table = report.table("`prune` of a tenth, beside a worker", "what", "figure")
+    waits: list[float] = []
+    async with await Store.open(queue.name) as store, await Store.open(queue.name) as other:
+        await register(other, "bench")
+        batch_key = (await other.batches())[0].key
+        done = asyncio.Event()
+
+        async def work() -> None:
+            while not done.is_set():
+                began = time.perf_counter()
+                await one_document(other, "bench", batch_key)
+                waits.append(time.perf_counter() - began)
+
+        worker = asyncio.create_task(work())
+        with Cpu() as used:
+            # Those of the benchmark ended at the moment of their keys.
+            selection = Selection(states=FINAL, final_before_ms=jobs // 10)
+            receipt = await store.prune(selection)
+        done.set()
+        await worker
+        await other.retire_worker("bench")
+    waits.sort()
+    table.add("jobs deleted", f"{receipt.jobs:,}")
+    table.add("wall", f"{used.wall_s:.1f} s")
+    table.add("a document beside it, median", f"{statistics.median(waits) * 1e3:.0f} ms")
+    table.add("the slowest", f"{waits[-1] * 1e3:.0f} ms")
+    if queue.server is None:
+        table.add(
+            "the file", f"{size / 1e6:,.0f} MB, {receipt.freed_bytes / 1e6:,.0f} MB given back"
+        )
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--writer"]:
+        asyncio.run(write_for_ever(sys.argv[2]))
+    parser = arguments(__doc__ or "", quick=True, curve=True)
+    parser.add_argument("--jobs", type=int, default=1_000_000)
+    parser.add_argument("--db", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument(
+        "--only", default="submit,work,commands,ledger,export,worker,prune", metavar="PART,…"
+    )
+    options = parser.parse_args()
+    clean_environment()
+    parts = options.only.split(",")
+    most = 20_000 if options.quick else options.jobs
+    sizes = sorted({min(1_000, most), min(100_000, most), most})
+    report = Report("million")
+    folder = Path(tempfile.mkdtemp(dir=".", prefix="million-"))
+    works: dict[str, list[tuple[int, Work]]] = {"waiting": [], "ended": []}
+    try:
+        with queues(options.db, folder) as new:
+            empty = new()
+            for jobs in sizes:
+                path = folder / "jobs.jsonl"
+                write_job_file(path, jobs)
+                if jobs == min(most, 100_000) and "submit" in parts:
+                    measure_parts(report, path, jobs)
+                queue = new()
+                print(f"{jobs:,} jobs", file=sys.stderr)
+                submit_file(report, queue, path, jobs, most)
+                path.unlink()
+                if "work" in parts:
+                    works["waiting"].append((jobs, asyncio.run(measure_work(queue))))
+                if "commands" in parts and jobs == most:
+                    measure_commands(report, empty, queue, "waiting", jobs)
+                if not set(parts) - {"submit"}:
+                    continue
+                queue.age()
+                if "work" in parts and jobs != sizes[0]:
+                    works["ended"].append((jobs, asyncio.run(measure_work(queue))))
+                if "export" in parts and jobs <= 100_000:
+                    measure_export(report, queue, folder, jobs)
+                if "worker" in parts and jobs in (sizes[0], most):
+                    measure_worker(report, queue, jobs)
+                if jobs == most:
+                    if "commands" in parts:
+                        measure_commands(report, empty, queue, "9 of 10 ended, 300 batches", jobs)
+                    if "ledger" in parts:
+                        measure_ledger(report, queue)
+                    if "prune" in parts:
+                        size = 0 if queue.server else Path(queue.name).stat().st_size
+                        asyncio.run(measure_prune(report, queue, jobs, size))
+    finally:
+        shutil.rmtree(folder)
+    if "work" in parts:
+        table = report.table(
+            "What a worker does, CPU",
+            "jobs", "a claim", "a claim of 32", "a heartbeat", "a document, saved once", "open lanes",
+        )  # fmt: skip
+        for what, found in works.items():
+            for jobs, work in found:
+                told = (work.claim, work.claim_32, work.heartbeat, work.document, work.lanes)
+                table.add(f"{jobs:,} {what}", *(f"{one:.0f} µs" for one in told))
+        first, last = works["waiting"][0][1], works["waiting"][-1][1]
+        report.figure(
+            f"claim, {most:,} jobs waiting against {sizes[0]:,}",
+            last.claim / first.claim, "×", goal=1.3,
+        )  # fmt: skip
+        report.figure(
+            f"claim, {most:,} jobs, 9 of 10 ended, against {sizes[0]:,}",
+            works["ended"][-1][1].claim / first.claim, "×", goal=1.3,
+        )  # fmt: skip
+        report.curve("a claim", sizes, [work.claim for _, work in works["waiting"]])
+        report.curve("a document", sizes, [work.document for _, work in works["waiting"]])
+    report.finish(options, x="jobs in the queue", y="CPU, µs", log_x=True)
+
+
+if __name__ == "__main__":
+    main()
