@@ -491,6 +491,7 @@ async def measure_workers(server: Server, report: Report, counts: Sequence[int],
             f"{fleet.p99_ms:.0f} ms",
         )
         rates.append(fleet.rate)
+        print(table.rows[-1], file=sys.stderr)  # a long run tells how far it is
     report.curve("documents a second", counts, rates)
 
 
@@ -500,6 +501,7 @@ async def main() -> None:
         "--db", metavar="URL", help="a server of your own: databases are made there"
     )
     parser.add_argument("--only", default="queue,saves,settles,documents,workers", metavar="PARTS")
+    parser.add_argument("--jobs", type=int, metavar="N", help="documents of one process")
     parser.add_argument("--answering", action="store_true", help="(the API's process)")
     parser.add_argument("--working", nargs=2, metavar=("DATABASE", "URL"), help="(a worker's)")
     options = parser.parse_args()
@@ -510,6 +512,7 @@ async def main() -> None:
         await working(*options.working)
     else:
         parts, quick = options.only.split(","), options.quick
+        jobs = options.jobs or (600 if quick else 2_000)
         report = Report("postgres")
         with a_server(options.db) as server:
             if "queue" in parts:
@@ -520,10 +523,10 @@ async def main() -> None:
             if "settles" in parts:
                 await measure_settles(server, report, 500 if quick else 2_000)
             if "documents" in parts:
-                await measure_documents(server, report, 600 if quick else 2_000)
+                await measure_documents(server, report, jobs)
             if "workers" in parts:
                 counts = (1, 4) if quick else (1, 2, 4, 8)
-                await measure_workers(server, report, counts, 600 if quick else 2_000)
+                await measure_workers(server, report, counts, jobs)
         report.finish(options, x="worker processes", y="documents a second")
 
 
