@@ -22,7 +22,7 @@ from wire_server import EVENT_CHARACTERS, alone
 
 MODEL = "claude-sonnet-5-5"
 LAG_SAMPLED = 23  # of so many saves the lag of one is looked at
-SETTLE_S = 3  # from the last stream's first text to the beginning of a measurement
+SETTLE_S = 2  # from the last stream's first text to the beginning of a measurement
 
 
 @dataclass(frozen=True)

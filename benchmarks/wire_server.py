@@ -175,7 +175,7 @@ class Stream(asyncio.Protocol):
             if self._held:
                 return
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         while self._leave:
             self._leave.pop()()
 
