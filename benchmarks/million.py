@@ -464,12 +464,13 @@ def main() -> None:
     )
     options = parser.parse_args()
     clean_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was found so far is told
     parts = options.only.split(",")
     most = 20_000 if options.quick else options.jobs
     sizes = sorted({min(1_000, most), min(100_000, most), most})
     report = Report("million")
     folder = Path(tempfile.mkdtemp(dir=".", prefix="million-"))
-    works: dict[str, list[tuple[int, Work]]] = {"waiting": [], "ended": []}
+    works: dict[str, list[tuple[int, Work]]] = {"waiting": [], "9 of 10 ended": []}
     try:
         with queues(options.db, folder) as new:
             empty = new()
@@ -493,7 +494,7 @@ def main() -> None:
                     continue
                 queue.age()
                 if "work" in parts and jobs != sizes[0]:
-                    works["ended"].append((jobs, asyncio.run(measure_work(queue))))
+                    works["9 of 10 ended"].append((jobs, asyncio.run(measure_work(queue))))
                 if "export" in parts and jobs <= 100_000:
                     measure_export(report, queue, folder, jobs)
                 if "worker" in parts and jobs in (sizes[0], most):
@@ -508,27 +509,30 @@ def main() -> None:
                         asyncio.run(measure_prune(report, queue, jobs, size))
     finally:
         shutil.rmtree(folder)
-    if "work" in parts:
-        table = report.table(
-            "What a worker does, CPU",
-            "jobs", "a claim", "a claim of 32", "a heartbeat", "a document, saved once", "open lanes",
-        )  # fmt: skip
-        for what, found in works.items():
-            for jobs, work in found:
-                told = (work.claim, work.claim_32, work.heartbeat, work.document, work.lanes)
-                table.add(f"{jobs:,} {what}", *(f"{one:.0f} µs" for one in told))
-        first, last = works["waiting"][0][1], works["waiting"][-1][1]
-        report.figure(
-            f"claim, {most:,} jobs waiting against {sizes[0]:,}",
-            last.claim / first.claim, "×", goal=1.3,
-        )  # fmt: skip
-        report.figure(
-            f"claim, {most:,} jobs, 9 of 10 ended, against {sizes[0]:,}",
-            works["ended"][-1][1].claim / first.claim, "×", goal=1.3,
-        )  # fmt: skip
-        report.curve("a claim", sizes, [work.claim for _, work in works["waiting"]])
-        report.curve("a document", sizes, [work.document for _, work in works["waiting"]])
-    report.finish(options, x="jobs in the queue", y="CPU, µs", log_x=True)
+        if works["waiting"]:
+            tell_work(report, works)
+        report.finish(options, x="jobs in the queue", y="CPU, µs", log_x=True)
+
+
+def tell_work(report: Report, works: dict[str, list[tuple[int, Work]]]) -> None:
+    table = report.table(
+        "What a worker does, CPU",
+        "jobs", "a claim", "a claim of 32", "a heartbeat", "a document, saved once", "open lanes",
+    )  # fmt: skip
+    least, first = works["waiting"][0]
+    for what, found in works.items():
+        for jobs, work in found:
+            told = (work.claim, work.claim_32, work.heartbeat, work.document, work.lanes)
+            table.add(f"{jobs:,} {what}", *(f"{one:.0f} µs" for one in told))
+        if found:
+            most, last = found[-1]
+            report.figure(
+                f"claim, {most:,} jobs {what}, against {least:,}",
+                last.claim / first.claim, "×", goal=1.3,
+            )  # fmt: skip
+    waiting = works["waiting"]
+    report.curve("a claim", [n for n, _ in waiting], [work.claim for _, work in waiting])
+    report.curve("a document", [n for n, _ in waiting], [work.document for _, work in waiting])
 
 
 if __name__ == "__main__":
