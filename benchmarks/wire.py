@@ -194,8 +194,7 @@ def server(folder: Path) -> Iterator[int]:
     """The fake API with a certificate of its own; gives its port."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
-        "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 "
-        "-subj /CN=localhost -addext subjectAltName=DNS:localhost".split()  # noqa: SIM905
+        ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
         + ["-keyout", str(key), "-out", str(certificate)],
         check=True,
         capture_output=True,

@@ -91,9 +91,12 @@ class Server:
         pgexec(command, arguments, bin_path=self.server.bin_path, user=self.server.system_user)
 
     @contextmanager
-    def standby(self) -> Iterator[URL]:
-        """What a standby has that hears of nothing from now on, and is made the primary at once:
-        its URL, to be asked for no earlier than it is to have taken over."""
+    def standby(self, *, promoted: bool = True) -> Iterator[URL]:
+        """The URL of a standby that has what is here now and hears of nothing more.
+
+        Args:
+            promoted: it has taken over.
+        """
         folder = Path(mkdtemp(prefix="standby", dir=self.data.parent))
         folder.chmod(0o777)
         data = folder / "data"
@@ -106,7 +109,8 @@ class Server:
         control = ("pg_ctl", "-w", "-D", str(data))
         self.do(*control, "-l", str(folder / "log"), "-o", f"-k {folder}", "start")
         try:
-            self.do(*control, "promote")
+            if promoted:
+                self.do(*control, "promote")
             yield self._url.set(query={"host": str(folder)})
         finally:
             self.do(*control, "-m", "immediate", "stop")

@@ -24,14 +24,14 @@ from runner.errors import UsageError
 from runner.jobs.call import CallOutcome, Usage
 from runner.jobs.traits import ModelTraits
 from runner.messages import models
-from runner.messages.body import TRANSPORT_ERRORS, Body, body_of
+from runner.messages.body import encoded
 from runner.messages.classify import Failure, call_error
 from runner.messages.errors import CallError, CredentialsError
 from runner.messages.events import Reply
 from runner.messages.headers import RateLimits, retry_after_s
 from runner.messages.model_info import ModelInfo
 from runner.messages.pace.classes import fingerprint
-from runner.messages.request_body import encoded
+from runner.messages.packets import TRANSPORT_ERRORS, Packets, packets_of
 from runner.messages.rhythm import Rhythm
 from runner.messages.sse import EventTooLong, SseParser
 
@@ -206,8 +206,10 @@ class MessagesClient:
         finally:
             await call.aclose()
 
-    async def _send(self, body: Mapping[str, Any], gather_s: float) -> tuple[httpx2.Headers, Body]:
-        """The answer's headers, and its body; of the request nothing stays in memory."""
+    async def _send(
+        self, body: Mapping[str, Any], gather_s: float
+    ) -> tuple[httpx2.Headers, Packets]:
+        """The answer's headers, and what follows; of the request nothing stays in memory."""
         headers = self._headers
         if not _SAMPLING.isdisjoint(body):
             headers = headers | _SAMPLING_VERSION
@@ -215,7 +217,7 @@ class MessagesClient:
             # Longer than all of the transport's own time-outs together: see CallStream.__anext__.
             async with asyncio.timeout(CONNECT_TIMEOUT_S + 2 * self._read_timeout_s):
                 # The SDK sends what is encoded already as it is, and gives the response unread.
-                answer: httpx2.Response = await self._sdk.post(
+                response: httpx2.Response = await self._sdk.post(
                     "/v1/messages",
                     cast_to=httpx2.Response,
                     content=encoded({**body, "stream": True}),
@@ -226,7 +228,8 @@ class MessagesClient:
         except (anthropic.AnthropicError, UnicodeEncodeError, *TRANSPORT_ERRORS) as error:
             raise self._refused(error) from error
         faults.hit("request.headers")
-        return answer.headers, body_of(answer, self._read_timeout_s, gather_s, self._rhythm)
+        packets = packets_of(response, self._read_timeout_s, gather_s, self._rhythm)
+        return response.headers, packets
 
     def _refused(self, error: Exception) -> CallError:
         """What kept a request from being answered, judged."""
@@ -268,7 +271,7 @@ class CallStream:
     def __init__(
         self,
         headers: Mapping[str, str],
-        body: Body,
+        packets: Packets,
         read_timeout_s: float,
         secrets: tuple[str, ...],
         watch: StreamWatch | None = None,
@@ -276,7 +279,7 @@ class CallStream:
         self.request_id = headers.get("request-id")
         self.rate_limits = RateLimits.from_headers(headers)
         self._content_type = headers.get("content-type", "text/event-stream")
-        self._body = body
+        self._packets = packets
         self._parser = SseParser()
         self._reply = Reply(self.request_id, secrets)
         self._read_timeout_s = read_timeout_s
@@ -292,7 +295,7 @@ class CallStream:
     @property
     def gathered(self) -> bool:
         """Whether the text given last was left unread for as long as it may be."""
-        return self._body.gathered
+        return self._packets.gathered
 
     @property
     def outcome(self) -> CallOutcome:
@@ -305,10 +308,10 @@ class CallStream:
     async def __anext__(self) -> str:
         while self._error is None:
             if self._reply.finished:
-                await self._body.read_to_end()
+                await self._packets.read_to_end()
                 raise StopAsyncIteration
             try:
-                if packet := await self._body.read():
+                if packet := await self._packets.read():
                     text = self._take(packet)
                 else:
                     text = ""
@@ -335,7 +338,7 @@ class CallStream:
 
     async def aclose(self) -> None:
         """Let go of the connection; an answer that is still coming is not read on."""
-        await self._body.aclose()
+        await self._packets.aclose()
 
     def _take(self, packet: bytes) -> str:
         """The text in a packet. What breaks the stream there is kept until the text is out."""

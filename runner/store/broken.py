@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, func, select
 
 from runner.jobs.call import CallOutcome, Charge
+from runner.store.bare import quick
 from runner.store.calls import close
 from runner.store.learned import pattern
 from runner.store.rows import rates_of, usage_of
@@ -24,6 +25,7 @@ BEFORE_CHECKPOINT_MS: Final = 75
 OPEN_CALL: Final = select(call).where(
     call.c.job_key == bindparam("of_job"), call.c.ended_ms.is_(None)
 )
+HAS_OPEN_CALL: Final = OPEN_CALL.with_only_columns(call.c.key)
 SAVED_CHARACTERS: Final = select(func.coalesce(func.sum(func.length(chunk.c.text)), 0)).where(
     chunk.c.job_key == bindparam("of_job"), chunk.c.call_key == bindparam("of_call")
 )
@@ -38,6 +40,8 @@ def break_open_call(
     what its row tells since the first checkpoint of what no text will tell: thinking, words left
     out, and what is on its way to be saved at any moment.
     """
+    if not quick(connection, HAS_OPEN_CALL, {"of_job": job_key})[0]:
+        return  # as nearly always
     for row in connection.execute(OPEN_CALL, {"of_job": job_key}).all():
         characters = connection.execute(
             SAVED_CHARACTERS, {"of_job": job_key, "of_call": row.key}

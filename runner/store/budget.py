@@ -31,6 +31,7 @@ from sqlalchemy import (
 
 from runner.jobs.price import told_usd
 from runner.jobs.states import State
+from runner.store.bare import quick
 from runner.store.engine import storable
 from runner.store.portable import smaller
 from runner.store.records import CallStart, Claim, PauseCause, Refusal
@@ -142,7 +143,7 @@ def reserve(connection: Connection, claim: Claim, start: CallStart) -> Refusal |
         "need_output": start.reservation.output_tokens,
     }
     priced = known or not start.reservation.needs_price
-    if priced and connection.execute(RESERVE, asked).rowcount:
+    if priced and quick(connection, RESERVE, asked)[1]:
         return None
     row = connection.execute(ASKED, asked).one()
     money, output = _left(row)

@@ -25,6 +25,7 @@ from runner.jobs.price import Rates
 from runner.jobs.spec import canonical_json
 from runner.jobs.states import State
 from runner.store import budget, pace, prefixes
+from runner.store.bare import quick
 from runner.store.engine import driver, storable
 from runner.store.events import note_broken_call
 from runner.store.learned import learn
@@ -178,18 +179,18 @@ def begin(connection: Connection, claim: Claim, start: CallStart, now_ms: int) -
 
     A refusal is no error: it has been written, too.
     """
-    if connection.execute(HOLDS, fence(claim)).first() is None:
+    if not quick(connection, HOLDS, fence(claim))[0]:
         raise lost(claim)
     if start.limit_key is not None:
         pace.check(connection, start.limit_key, now_ms)
     if refused := budget.reserve(connection, claim, start):
         return refused
     values = _bound(begun_values(start, now_ms))
-    rows = connection.execute(BEGIN, {**fence(claim), **values}).all()
+    ((key,),), _ = quick(connection, BEGIN, {**fence(claim), **values})
     if start.limit_key is not None and start.probe_ms:
         pace.probe(connection, start.limit_key, start.probe_ms, now_ms)
     prefixes.begun(connection, claim.batch_key, start.beginnings)
-    return int(rows[0].key)
+    return int(key)
 
 
 def begun_values(start: CallStart, now_ms: int) -> dict[str, object]:
@@ -235,7 +236,7 @@ def refuse_other_text(
 def judge(connection: Connection, claim: Claim, call_key: int, verdict: Verdict) -> None:
     """Write down what was found of the open call's seam."""
     values = {**fence(claim), "call_key": call_key, "call_verdict": verdict}
-    if connection.execute(JUDGE, values).rowcount == 0:
+    if quick(connection, JUDGE, values)[1] == 0:
         raise lost(claim)
 
 
@@ -283,7 +284,7 @@ def end(
     connection: Connection, claim: Claim, call_key: int, outcome: CallOutcome, now_ms: int
 ) -> None:
     """Write down what came of a call."""
-    if connection.execute(HOLDS, fence(claim)).first() is None:
+    if not quick(connection, HOLDS, fence(claim))[0]:
         raise lost(claim)
     close(connection, claim.batch_key, claim.job_key, call_key, outcome, now_ms)
 
@@ -306,9 +307,9 @@ def close(
         "unpriced": int(charge.cost_nano_usd is None),
         **_bound(ended_values(outcome, now_ms)),
     }
-    for reserved in connection.execute(END, values).all():
+    for reserved in quick(connection, END, values)[0]:
         values["released_nano_usd"], values["released_output"] = reserved
-        connection.execute(ADD_USAGE, values)
+        quick(connection, ADD_USAGE, values)
         learn(connection, batch_key, call_key, outcome)
         if outcome.stop_reason is None:
             note_broken_call(connection, call_key, now_ms, outcome.error)

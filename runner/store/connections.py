@@ -24,10 +24,19 @@ class ReadingConnections:
         engine: without a pool; its statements are transactions of their own.
         most: connections open at once; who comes when all are taken waits.
         era: connections of an era before are not used any more.
+        transactions: each question is a transaction, which the engine begins by its own words.
     """
 
-    def __init__(self, engine: AsyncEngine, most: int, era: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        most: int,
+        era: Callable[[], int] = lambda: 0,
+        *,
+        transactions: bool = False,
+    ) -> None:
         self._engine = engine
+        self._transactions = transactions
         self._era = era
         self._turns = asyncio.Semaphore(most)
         self._cuts = 0
@@ -44,7 +53,11 @@ class ReadingConnections:
             one = await self._one()
             self._busy += 1
             try:
-                found = (await one.connection.execute(statement, values)).all()
+                if self._transactions:
+                    async with one.connection.begin():
+                        found = (await one.connection.execute(statement, values)).all()
+                else:
+                    found = (await one.connection.execute(statement, values)).all()
             except BaseException:
                 self._cuts += 1
                 await drop(one.connection)

@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, func, null, select, update
 
+from runner.store.bare import quick
 from runner.store.breaker import RecentEnds
 from runner.store.engine import storable
 from runner.store.records import PauseCause
@@ -48,15 +49,15 @@ def ended(connection: Connection, batch_key: int, jobs: Sequence[tuple[str, str 
         jobs: the id of each, and the name of the error that ended it; None where its document
             ended.
     """
-    row = connection.execute(RECENT_ENDS, {"of_batch": batch_key}).one()
-    ends = before = RecentEnds.from_json(row.recent_ends)
+    ((recent, paused, limits),), _ = quick(connection, RECENT_ENDS, {"of_batch": batch_key})
+    ends = before = RecentEnds.from_json(recent)
     values: dict[str, str] = {}
     for job_id, error in jobs:
         last, ends = ends, ends.then(None if error is None else storable(error))
         trip = None if ends == last else ends.trip()
-        if trip is None or values or row.paused is not None:
+        if trip is None or values or paused is not None:
             continue
-        if limits_from_json(row.limits).breaker:
+        if limits_from_json(limits).breaker:
             values["paused"] = PauseCause.BREAKER
             values["pause_reason"] = storable(f"{trip.reason}; the last of them is {job_id}")
     if ends != before:

@@ -7,17 +7,16 @@ differ stand side by side in `runner.store.bare.Sql`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable, Row
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store.bare import Driver
-from runner.store.connections import ReadingConnections
 
 T = TypeVar("T")
 
@@ -46,6 +45,17 @@ class Session(Protocol):
 
     def close(self) -> None:
         """The end of it."""
+
+
+class Reads(Protocol):
+    """The connections that read."""
+
+    async def rows(
+        self, statement: Executable, values: Mapping[str, object] | None = None
+    ) -> Sequence[Row[Any]]:
+        """What a statement finds, by what is committed now."""
+
+    async def close(self) -> None: ...
 
 
 class Watcher(Protocol):
@@ -103,12 +113,12 @@ class Database(Protocol):
     def look(self, work: Callable[[Driver], T]) -> T:
         """Read with bare SQL on a connection of its own. Blocks."""
 
-    def reading(self) -> ReadingConnections:
+    def reading(self) -> Reads:
         """The connections of all reads."""
 
     def writing(self) -> Session: ...
 
-    def watcher(self, connections: ReadingConnections) -> Watcher:
+    def watcher(self, connections: Reads) -> Watcher:
         """
         Args:
             connections: those of the reads.

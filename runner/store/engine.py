@@ -12,11 +12,9 @@ import time
 from pathlib import Path
 from typing import Any, Final, cast
 
-import aiosqlite
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from runner.errors import NotADatabase, StoreBlocked, StoreError, StoreUnavailable
 from runner.store.bare import Driver, PostgresDriver
@@ -130,23 +128,21 @@ def writing_engine(path: Path, *, create: bool = False) -> Engine:
     return engine
 
 
-def reading_engine(path: Path) -> AsyncEngine:
+def reading_engine(path: Path) -> Engine:
     """The engine of all reads. Its connections cannot write, and hold no snapshot for long."""
 
-    async def opened() -> aiosqlite.Connection:
-        connection = await aiosqlite.connect(
-            f"{path.as_uri()}?mode=ro",
-            uri=True,
-            isolation_level=None,
-            timeout=BUSY_TIMEOUT_MS / 1000,
-        )
-        await connection.execute_fetchall("PRAGMA query_only = ON")
+    def opened() -> sqlite3.Connection:
+        connection = connect(path, mode="ro")
+        connection.execute("PRAGMA query_only = ON").fetchall()
         return connection
 
-    return create_async_engine(
-        "sqlite+aiosqlite://",
-        async_creator=opened,
-        poolclass=NullPool,
+    return create_engine(
+        "sqlite://",
+        creator=opened,
+        poolclass=QueuePool,
+        pool_size=READERS,
+        max_overflow=0,
+        pool_reset_on_return=None,
         hide_parameters=True,
     )
 

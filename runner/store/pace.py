@@ -19,6 +19,7 @@ from sqlalchemy import (
 )
 
 from runner.errors import CoolingDown
+from runner.store.bare import quick
 from runner.store.engine import storable
 from runner.store.portable import insert_into
 from runner.store.records import LimitSeen, LimitUse
@@ -58,9 +59,9 @@ def check(connection: Connection, limit_key: str, now_ms: int) -> None:
     Raises:
         CoolingDown: until when, and why.
     """
-    row = connection.execute(COOLED, {"of_limit": limit_key, "now_ms": now_ms}).first()
-    if row is not None:
-        raise resting(row.cooled_until_ms, row.cause, now_ms)
+    rows, _ = quick(connection, COOLED, {"of_limit": limit_key, "now_ms": now_ms})
+    for cooled_until_ms, cause in rows:
+        raise resting(cooled_until_ms, cause, now_ms)
 
 
 def resting(cooled_until_ms: int, cause: str | None, now_ms: int) -> CoolingDown:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -22,13 +22,14 @@ from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
 from runner.store.connections import ReadingConnections, drop
-from runner.store.database import Locks, Replaced
+from runner.store.database import Locks, Reads, Replaced
 from runner.store.hints import Listener
 from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
 
 READERS: Final = 4
+NO_SETTINGS: Final[Mapping[str, str]] = {}
 TRIES: Final = 3  # of a transaction whose connection was cut, before it waits
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 30
@@ -46,6 +47,14 @@ PASSED_BY_MS: Final = 60_000
 TURN: Final = 0x72756E6E
 
 _SERVER_MS: Final = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
+BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED;"
+# What holds for a transaction alone, where a session's settings would go to another's as well.
+BOUNDED: Final = (
+    f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true), "
+    f"set_config('lock_timeout', '{LOCK_TIMEOUT_S}s', true), "
+    "set_config('idle_in_transaction_session_timeout', "
+    f"'{IDLE_IN_TRANSACTION_TIMEOUT_S}s', true);"
+)
 # A server that takes over from one that failed begins a new timeline.
 _TIMELINE: Final = "left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"
 _UNTOLD: Final = "CAST(NULL AS text)"
@@ -59,7 +68,7 @@ _DURABLE: Final = (
     "THEN set_config('synchronous_commit', 'on', true) END"
 )
 _BEGUN: Final = f"{_SERVER_MS} AS now_ms, CAST(pg_current_xact_id() AS text) AS xid, {_DURABLE}, "
-TIME: Final = text(f"SELECT {_SERVER_MS}")
+OPEN: Final = text(f"SELECT {_SERVER_MS} AS now_ms, pg_backend_pid() AS pid")
 TIMELINE: Final = text(f"SELECT {_TIMELINE}")
 # A server that crashed gives the numbers out again of transactions that left nothing in its log:
 # one that did not come as far as our mark has nothing of ours, whatever became of that number.
@@ -139,6 +148,8 @@ class PostgresDatabase:
             options["ssl"] = options.pop("sslmode")
         # Behind a pooler that gives a connection to each transaction, nobody can listen.
         self._listens = options.pop("listen", "on") != "off"
+        # Found out at the first connection; said by URLs that are made for other programs.
+        self._pooled = options.pop("pgbouncer", "") in {"true", "transaction"}
         self._url = url.set(drivername="postgresql+asyncpg", query=options)
         self._clock = ServerClock()
         self.replaced = 0  # times that another server was found in its place
@@ -175,31 +186,33 @@ class PostgresDatabase:
         return self._once(lambda connection: work(PostgresDriver(connection)))
 
     def reading(self) -> ReadingConnections:
-        # Each statement sees what is committed then, and no snapshot is held between two.
-        engine = self._engine(
-            "reads",
-            {"default_transaction_read_only": "on"},
-            poolclass=NullPool,
-            isolation_level="AUTOCOMMIT",
-        )
+        if self._pooled:
+            engine = self._pooled_engine("reads", execution_options={"postgresql_readonly": True})
+        else:
+            # Each statement sees what is committed then, and no snapshot is held between two.
+            engine = self._engine(
+                "reads", {"default_transaction_read_only": "on"}, isolation_level="AUTOCOMMIT"
+            )
         # A server that was replaced may still answer, and tell of things that are no more.
-        return ReadingConnections(engine, READERS, era=lambda: self.replaced)
+        return ReadingConnections(
+            engine, READERS, era=lambda: self.replaced, transactions=self._pooled
+        )
 
     def writing(self) -> PostgresSession:
         # Its transactions begin and end by its own word.
-        engine = self._engine("writes", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        return PostgresSession(self, engine, self._clock)
+        made = self._pooled_engine if self._pooled else self._engine
+        engine = made("writes", isolation_level="AUTOCOMMIT")
+        begin = f"{BEGIN} {BOUNDED}" if self._pooled else BEGIN
+        return PostgresSession(self, engine, self._clock, begin)
 
-    def watcher(self, connections: ReadingConnections) -> PostgresWatcher:
+    def watcher(self, connections: Reads) -> PostgresWatcher:
         return PostgresWatcher(connections)
 
     def listener(self) -> Listener | None:
-        if not self._listens:
+        if not self._listens or self._pooled:
             return None
         # Nothing is in a transaction there, and nothing is ever asked that takes time.
-        return Listener(
-            self._engine("listens", {}, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        )
+        return Listener(self._engine("listens", isolation_level="AUTOCOMMIT"))
 
     def locks(self) -> Locks:
         folder = locks.private_folder()
@@ -222,22 +235,54 @@ class PostgresDatabase:
     def passing(self, error: BaseException) -> bool:
         return postgres_errors.passing(error)
 
-    def _engine(self, does: str, settings: dict[str, str], **options: Any) -> AsyncEngine:
+    def _engine(
+        self, does: str, settings: Mapping[str, str] = NO_SETTINGS, **options: Any
+    ) -> AsyncEngine:
+        """
+        Args:
+            does: what its connections are for, for whoever looks at pg_stat_activity.
+            settings: of their sessions.
+        """
+        bounds = {
+            "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
+            "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
+        }
+        return self._connecting(does, {}, {**bounds, **settings}, options)
+
+    def _pooled_engine(self, does: str, **options: Any) -> AsyncEngine:
+        """Behind a pooler that may give each transaction another connection to the server, nothing
+        is left in one: no setting, and no statement with a name."""
+        unnamed = {
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            "prepared_statement_name_func": str,
+        }
+        engine = self._connecting(does, unnamed, {}, options)
+        if (
+            "isolation_level" not in options
+        ):  # else its user begins transactions in words of his own
+            event.listen(engine.sync_engine, "begin", _bound)
+        return engine
+
+    def _connecting(
+        self,
+        does: str,
+        arguments: Mapping[str, Any],
+        settings: Mapping[str, str],
+        options: Mapping[str, Any],
+    ) -> AsyncEngine:
         engine = create_async_engine(
             self._url,
+            poolclass=NullPool,
             hide_parameters=True,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
                 "command_timeout": COMMAND_TIMEOUT_S,
                 # One that stands by lags behind: a worker would not find what it has just written.
                 "target_session_attrs": "primary",
-                "server_settings": {
-                    "application_name": f"runner {does}",
-                    "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
-                    "lock_timeout": f"{LOCK_TIMEOUT_S}s",
-                    "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
-                    **settings,
-                },
+                "server_settings": {"application_name": f"runner {does}", **settings},
+                **arguments,
             },
             **options,
         )
@@ -249,15 +294,18 @@ class PostgresDatabase:
         """Do something in a transaction of a connection of its own; blocks."""
 
         async def connected() -> T:
-            engine = self._engine("opens", {}, poolclass=NullPool)
+            engine = self._pooled_engine("opens")  # it may be one
             try:
                 async with engine.begin() as connection:
                     postgres_migrate.refuse_older(
                         connection.dialect.server_version_info, self.shown
                     )
                     asked_ms = steady_ms()
-                    told = (await connection.execute(TIME)).scalar_one()
-                    self._clock.seen(told, asked_ms)
+                    told = (await connection.execute(OPEN)).one()
+                    self._clock.seen(told.now_ms, asked_ms)
+                    bare: Any = (await connection.get_raw_connection()).driver_connection
+                    # A pooler answers for the server, and with a number of its own.
+                    self._pooled = self._pooled or bare.get_server_pid() != told.pid
                     return await connection.run_sync(work)
             finally:
                 await engine.dispose()
@@ -297,8 +345,11 @@ class PostgresSession:
     """The writing connection, with an event loop of its own in the writer's thread: no task of the
     program can interrupt a transaction, because none runs one."""
 
-    def __init__(self, database: PostgresDatabase, engine: AsyncEngine, clock: ServerClock) -> None:
+    def __init__(
+        self, database: PostgresDatabase, engine: AsyncEngine, clock: ServerClock, words: str
+    ) -> None:
         self._database = database
+        self._words = words  # that a transaction begins with
         self._engine = engine
         self._clock = clock
         self._runner: asyncio.Runner | None = None
@@ -356,7 +407,7 @@ class PostgresSession:
         """Apply work in a transaction; what it gave."""
         server = PostgresDriver(connection)
         # Whatever the server does for others: a fence is to see what was committed just before.
-        server.control("BEGIN ISOLATION LEVEL READ COMMITTED;")
+        server.control(self._words)
         try:
             asked_ms = steady_ms()
             begun = server.execute(self._begin[beside]).fetchone()
@@ -415,7 +466,7 @@ class PostgresSession:
 class PostgresWatcher:
     """Asks the server how many transactions have ended."""
 
-    def __init__(self, connections: ReadingConnections) -> None:
+    def __init__(self, connections: Reads) -> None:
         self._connections = connections
 
     async def version(self) -> int:
@@ -448,6 +499,10 @@ def _begin_statements(*, timeline: bool) -> tuple[str, str]:
         begin_statement(in_turn=True, timeline=timeline),
         begin_statement(in_turn=False, timeline=timeline),
     )
+
+
+def _bound(connection: Connection) -> None:
+    connection.exec_driver_sql(BOUNDED)
 
 
 def _teach(dbapi_connection: Any, _record: object) -> None:

@@ -18,7 +18,9 @@ from runner.errors import NotADatabase, StoreBlocked, StoreError, StoreUnavailab
 _PASSING: Final = frozenset({"40001", "40P01"})
 _READ_ONLY: Final = "25006"
 # Shut down, crashed, starting up, terminated, cut off, told to wait.
-_LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "08000", "08001", "08003", "08004", "08006"})  # fmt: skip
+_LOST: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "25P03", "08000", "08001", "08003", "08004", "08006", "08P01"})  # fmt: skip
+# PgBouncer gives this one for all that it has to say itself, or heard from the server meanwhile.
+_OF_A_POOLER: Final = "08P01"
 
 
 def lost(error: BaseException) -> bool:
@@ -60,6 +62,8 @@ def explained(error: BaseException, shown: str) -> StoreError | None:
     code = _code(error) or ""
     if any(isinstance(c, asyncpg.TargetServerAttributeNotMatched) for c in _causes(error)):
         code = _READ_ONLY
+    if code == _OF_A_POOLER and "does not exist" in _words(error):
+        code = "3D000"
     match code:
         case "53300":
             return StoreBlocked(

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, bindparam, null, update
 from runner.jobs.call import CallOutcome
 from runner.jobs.states import State, allowed_before
 from runner.store import control
+from runner.store.bare import quick
 from runner.store.broken import break_open_call
 from runner.store.calls import HELD, close, fence, lost
 from runner.store.engine import storable
@@ -65,7 +66,8 @@ def settle(
     """
     state = settlement.state
     finish, because, due_ms, final_ms, _ = result(settlement, now_ms)
-    given_back = connection.execute(
+    _, given_back = quick(
+        connection,
         SETTLE,
         {
             **fence(claim),
@@ -79,7 +81,7 @@ def settle(
             "now_ms": now_ms,
         },
     )
-    if given_back.rowcount == 0:
+    if given_back == 0:
         raise lost(claim)
     batch_key, job_key = claim.batch_key, claim.job_key
     if ended is not None:

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine
 from runner.errors import StoreError
 from runner.store import engine, migrate
 from runner.store.bare import Driver
-from runner.store.connections import ReadingConnections
+from runner.store.database import Reads
+from runner.store.file_reads import FileReads
 from runner.store.locks import WorkerLocks
 
 T = TypeVar("T")
@@ -62,13 +63,13 @@ class SqliteFile:
         except sqlite3.Error as error:
             raise (self.explained(error) or self.refused(error)) from error
 
-    def reading(self) -> ReadingConnections:
-        return ReadingConnections(engine.reading_engine(self._path), engine.READERS)
+    def reading(self) -> FileReads:
+        return FileReads(engine.reading_engine(self._path), engine.READERS)
 
     def writing(self) -> SqliteSession:
         return SqliteSession(engine.writing_engine(self._path))
 
-    def watcher(self, connections: ReadingConnections) -> SqliteWatcher:  # noqa: ARG002  the face of Database
+    def watcher(self, connections: Reads) -> SqliteWatcher:  # noqa: ARG002  the face of Database
         return SqliteWatcher(self._path)
 
     def listener(self) -> None:

@@ -17,7 +17,7 @@ import traceback
 import aiohttp  # noqa: F401  imported once, not by every child
 import anthropic  # noqa: F401
 import asyncpg  # noqa: F401
-import sqlalchemy.dialects.sqlite.aiosqlite  # noqa: F401
+import sqlalchemy.dialects.sqlite.pysqlite  # noqa: F401
 
 from runner.library import open_store
 from runner.messages.client import MessagesClient

@@ -304,7 +304,7 @@ async def test_over_tls_connections_share_a_buffer(tls_server: WireServer) -> No
     async with client.stream(BODY) as one, client.stream(BODY) as two:
         for stream in (one, two):
             assert await anext(stream) == "Hello"
-            transport: Any = stream._body._answer.connection.transport  # type: ignore[attr-defined]
+            transport: Any = stream._packets._answer.connection.transport  # type: ignore[attr-defined]
             buffers.append(transport._ssl_protocol._ssl_buffer)
     assert buffers[0] is buffers[1]
     await client.aclose()

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.engine import make_url
 
-from runner.errors import ClaimLost
+from runner.errors import ClaimLost, StoreBlocked
 from runner.jobs.call import Verdict
 from runner.jobs.spec import BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
+from runner.store.reading import ReadingStore
 from runner.store.records import Settlement
 from runner.store.store import Store
 from tests.postgres import Server
@@ -104,3 +106,14 @@ async def test_a_submission_that_was_half_way_is_whole(
             await store.submit(BatchSpec("b"), jobs)
             assert await store.unfinished() == 60
             assert await store.check() == []
+
+
+async def test_one_that_stands_by_is_not_worked_on(postgres_server: Server) -> None:
+    """It lags behind: a worker would not find there what it has just written."""
+    database = make_url(postgres_server.empty())
+    with postgres_server.standby(promoted=False) as standby:
+        there = database.set(query=standby.query).render_as_string(hide_password=False)
+        for opening in (Store.open(there), ReadingStore.open_to_read(there)):
+            with pytest.raises(StoreBlocked, match="stands by for another"):
+                await opening
+    postgres_server.drop(database.render_as_string(hide_password=False))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import anyio
 import pytest
+from sqlalchemy.engine import make_url
 
 from runner.errors import ClaimLost, StoreBlocked
 from runner.jobs.states import State
@@ -162,6 +163,19 @@ async def test_what_a_lost_commit_did_is_done_once(database: str, trouble: Troub
                 assert [piece.text for piece in await store.pieces(claim.job_key)] == ["text"]
                 assert proxy.cuts == 4 * number
             assert await store.check() == []
+
+
+async def test_an_answer_means_on_the_disk_whatever_the_server_does_for_others(
+    database: str,
+) -> None:
+    name = make_url(database).database
+    with a_stranger(database) as stranger:
+        stranger.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    async with await Store.open(database) as store:
+        shown = await store._writer.run(
+            lambda connection: connection.exec_driver_sql("SHOW synchronous_commit").scalar()
+        )
+    assert shown == "on"
 
 
 # a server that goes away

@@ -9,8 +9,9 @@ raises the budget. The store's own operations do the work, on a database in memo
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, make_url
 
 from runner.errors import ClaimLost
 from runner.jobs.call import CallOutcome, Charge, Usage
@@ -26,6 +27,7 @@ from runner.jobs.price import Price, Rates
 from runner.jobs.spec import BatchLimits, BatchSpec
 from runner.jobs.states import Finish, State
 from runner.store import calls, claims, migrate, orders, rescue, settle, submit
+from runner.store.postgres import PostgresDatabase
 from runner.store.records import (
     CallStart,
     Claim,
@@ -39,7 +41,7 @@ from runner.store.records import (
     Settlement,
 )
 from runner.store.schema import batch
-from tests.store.hands import make_spec
+from tests.store.hands import make_spec, postgres_only
 
 RUNS = 1_000
 STEPS = 32
@@ -87,7 +89,7 @@ class Run:
     """One run; `random` decides everything."""
 
     connection: Connection
-    live: sqlite3.Connection  # the same, bare
+    ask: Callable[[str], Sequence[Any]]  # the same, bare
     random: Random
     max_nano_usd: int = 0
     batch_key: int = 0
@@ -119,12 +121,15 @@ class Run:
 
     def look(self) -> None:
         """What must hold after every commit."""
-        (row,) = self.live.execute(LOOK).fetchall()
-        cost, reserved, reserved_output, *running = row
+        cost, reserved, reserved_output, *running = self.looked()
         assert [reserved, reserved_output] == running
         assert cost + reserved <= self.max_nano_usd
         assert cost >= self.spent, "money that was spent is forgotten"
         self.spent = cost
+
+    def looked(self) -> tuple[int, ...]:
+        (row,) = self.ask(LOOK)
+        return tuple(map(int, row))
 
     # the owner
 
@@ -367,7 +372,7 @@ class Run:
                 rescue.rescue(self.connection, victim, 9, self.now_ms, None)
             rescue.rescue_orphans(self.connection, 9, self.now_ms)
         self.look()
-        ((cost, reserved, reserved_output, *_),) = self.live.execute(LOOK).fetchall()
+        cost, reserved, reserved_output, *_ = self.looked()
         assert (reserved, reserved_output) == (0, 0)
         assert cost <= self.max_nano_usd
 
@@ -385,30 +390,72 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, s
     engine.dispose()
 
 
+def live_through(
+    connection: Connection,
+    ask: Callable[[str], Sequence[Any]],
+    begin: Callable[[], object],
+    runs: int,
+) -> None:
+    """
+    Args:
+        ask: reads outside of any transaction.
+        begin: empties the database.
+    """
+    spent = refused = deaths = 0
+    for seed in range(runs):
+        begin()
+        random = Random(seed)  # so that each can be had again
+        run = Run(connection, ask, random, max_nano_usd=random.randrange(1, 4_000_000))
+        run.submit()
+        for _ in range(STEPS):
+            try:
+                run.step()
+            except Died:
+                continue  # the owner's command died, or one that looked after others
+        run.finish()
+        spent += run.spent
+        refused += run.refused
+        deaths += run.started - len(WORKERS)
+    # The runs are worth something only where money was spent, refused, and processes died.
+    assert spent > runs * 200_000
+    assert refused > runs / 2
+    assert deaths > runs
+
+
 def test_in_a_thousand_runs_with_crashes_no_budget_is_passed(
     memory: tuple[Engine, sqlite3.Connection],
 ) -> None:
     engine, template = memory
-    spent = refused = deaths = 0
     with engine.connect() as connection:
         live = connection.connection.dbapi_connection
         assert isinstance(live, sqlite3.Connection)
-        for seed in range(RUNS):
+
+        def begin() -> None:
             template.backup(live)
             live.execute("PRAGMA foreign_keys = ON")
-            random = Random(seed)  # so that each can be had again
-            run = Run(connection, live, random, max_nano_usd=random.randrange(1, 4_000_000))
-            run.submit()
-            for _ in range(STEPS):
-                try:
-                    run.step()
-                except Died:
-                    continue  # the owner's command died, or one that looked after others
-            run.finish()
-            spent += run.spent
-            refused += run.refused
-            deaths += run.started - len(WORKERS)
-    # The runs are worth something only where money was spent, refused, and processes died.
-    assert spent > RUNS * 200_000
-    assert refused > RUNS / 2
-    assert deaths > RUNS
+
+        live_through(connection, lambda sql: live.execute(sql).fetchall(), begin, RUNS)
+
+
+@postgres_only
+def test_nor_is_it_on_a_server(database: str) -> None:
+    """The same statements; how they were arrived at is tried in memory."""
+
+    async def connected() -> None:
+        engine = PostgresDatabase(make_url(database))._engine("opens", {}, poolclass=NullPool)
+        async with engine.connect() as connection:
+            await connection.run_sync(on_the_server)
+        await engine.dispose()
+
+    def on_the_server(connection: Connection) -> None:
+        def ask(sql: str) -> Sequence[Any]:
+            with connection.begin():
+                return connection.exec_driver_sql(sql).all()
+
+        def begin() -> None:
+            with connection.begin():
+                connection.exec_driver_sql("TRUNCATE batch, worker CASCADE")
+
+        live_through(connection, ask, begin, RUNS // 40)
+
+    asyncio.run(connected())

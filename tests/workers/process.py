@@ -1,7 +1,8 @@
 """A working process for tests that need real ones, with lease times of their own.
 
-`python -m tests.workers.process DATABASE URL [SETTINGS]` works until every job is final and tells
-its notices on stdout, a line each. SETTINGS are those of `WorkerSettings`, as JSON.
+`python -m tests.workers.process DATABASE URL SETTINGS AHEAD` works until every job is final and
+tells its notices on stdout, a line each. SETTINGS are those of `WorkerSettings`, as JSON; by AHEAD
+seconds its wall clock is ahead of ours.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 from runner.library import open_store
@@ -43,11 +45,11 @@ async def work(database: str, base_url: str, settings: WorkerSettings) -> None:
 class Process:
     """Such a process, as a test holds it."""
 
-    def __init__(self, database: str, base_url: str, **settings: Any) -> None:
+    def __init__(self, database: str, base_url: str, *, ahead_s: int = 0, **settings: Any) -> None:
         self._lines: asyncio.StreamReader
         self._command = [
             *(sys.executable, "-m", "tests.workers.process"),
-            *(database, base_url, json.dumps(settings)),
+            *(database, base_url, json.dumps(settings), str(ahead_s)),
         ]
 
     async def __aenter__(self) -> Process:
@@ -64,7 +66,7 @@ class Process:
     async def tells(self, words: str) -> str:
         """Wait for a line with these words."""
         assert self.child.stdout is not None
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(90):
             while line := await self.child.stdout.readline():
                 if words in line.decode():
                     return line.decode()
@@ -72,12 +74,20 @@ class Process:
 
     async def ends(self) -> str:
         """Wait for its end, which must be a good one; the rest of what it told."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             told, errors = await self.child.communicate()
         assert self.child.returncode == 0, errors.decode()
         assert b"Traceback" not in errors
         return told.decode()
 
 
+def set_clock(ahead_s: int) -> None:
+    """Let this process have another time of day."""
+    right, right_ns = time.time, time.time_ns
+    time.time = lambda: right() + ahead_s
+    time.time_ns = lambda: right_ns() + ahead_s * 1_000_000_000
+
+
 if __name__ == "__main__":
+    set_clock(int(sys.argv[4]))
     asyncio.run(work(sys.argv[1], sys.argv[2], WorkerSettings(**json.loads(sys.argv[3]))))
