@@ -273,7 +273,7 @@ async def short_requests(options: Options, store: Any, progress: Any, meter: Met
         before = progress.calls
         await store.submit(batch, jobs(name, "short", count))
         with meter.profiled() if name == "short" else nullcontext(), Cpu() as cpu:
-            while progress.calls < before + count or len(progress.live) > options.streams:
+            while progress.calls < before + count or len(progress.live) > options.streams:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         meter.found |= {"cpu_s": cpu.cpu_s, "wall_s": cpu.wall_s, "requests": count}
 
