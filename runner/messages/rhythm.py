@@ -18,7 +18,7 @@ import aiohttp
 # What one turn may bring; a stream that brings more does not trickle.
 MOST_BYTES: Final = 64 * 1024
 
-_GROUPS = 5  # of streams, one after the other: what a turn brings is saved in one transaction
+_GROUPS = 1  # of streams, one after the other: what a turn brings is saved in one transaction
 # For so long a socket is listened to: what lies in the kernel comes at once, and an end right after.
 _OPEN_S = 0.002
 # What transports raise that cannot pause, or are closed: then there is nothing to do.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from runner.continuation.document import fold
 from runner.jobs.call import Strategy, Usage, Verdict
 from runner.jobs.price import usd_json
 from runner.output.endings import Standing, standing
+from runner.store.reads import TOGETHER
 from runner.store.records import JobRow, SavedCall
 from runner.store.store import Store
+
+TOKENS_TOGETHER: Final = 500_000  # some 2 MB of text
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,43 @@ async def read_document(store: Store, job: JobRow) -> ReadDocument:
         if _moment(after) == _moment(job):
             return ReadDocument(after, calls, fold((call.resume_at, call.text) for call in calls))
         job = after
+
+
+async def read_documents(
+    store: Store, jobs: AsyncIterator[JobRow]
+) -> AsyncIterator[list[ReadDocument]]:
+    """The same of many jobs, some together: a million small documents are read in a tenth of the
+    time, and of large ones few are in memory.
+
+    Raises:
+        NotFound: one of the jobs is no longer there.
+    """
+    group: list[JobRow] = []
+    tokens = 0
+    async for job in jobs:
+        group.append(job)
+        tokens += job.usage.output_tokens
+        if len(group) == TOGETHER or tokens > TOKENS_TOGETHER:
+            yield await _read_group(store, group)
+            group, tokens = [], 0
+    if group:
+        yield await _read_group(store, group)
+
+
+async def _read_group(store: Store, jobs: Sequence[JobRow]) -> list[ReadDocument]:
+    if len(jobs) == 1:
+        return [await read_document(store, jobs[0])]
+    calls = await store.calls_of([job.key for job in jobs])
+    unchanged = await store.unchanged(jobs)
+    documents = []
+    for job in jobs:
+        if job.key in unchanged:
+            own = tuple(calls.pop(job.key))
+            text = fold((call.resume_at, call.text) for call in own)
+            documents.append(ReadDocument(job, own, text))
+        else:
+            documents.append(await read_document(store, job))
+    return documents
 
 
 def _moment(job: JobRow) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from runner.jobs.states import FINAL, State
 from runner.output.batches import known_batches
-from runner.output.document import ReadDocument, document_json, json_line, read_document
+from runner.output.document import ReadDocument, document_json, json_line, read_documents
 from runner.output.endings import Standing, standing
 from runner.output.folder import Folder
 from runner.output.names import Names
@@ -60,7 +60,7 @@ async def export(
     format: Format = Format.BOTH,
     unfinished: bool = False,
 ) -> ExportReceipt:
-    """Write documents to files, one document in memory at a time.
+    """Write documents to files, few documents in memory at a time.
 
     Complete documents go to `<out>/<batch>/<id>.md` and `<out>/<batch>.jsonl`; the others to
     `<out>/<batch>/cut/<id>.cut.md` and `<out>/<batch>.cut.jsonl`, marked for what they are. Each
@@ -107,20 +107,26 @@ async def _export_batch(
             writers.append(_Markdown(stack, folder, name, names, receipt))
         if format is not Format.MARKDOWN:
             writers.append(_Lines(stack, folder, name, receipt))
-        async for job in store.jobs(batch=batch.name, states=states):
-            document = await read_document(store, job)
-            stands = standing(document.job)
-            if stands is Standing.UNFINISHED and not unfinished:
-                continue  # replaced while we looked
-            for writer in writers:
-                await anyio.to_thread.run_sync(writer.write, document)
-            receipt.counts[stands] += 1
-            receipt.written += 1
-            receipt.doubtful += bool(document.doubtful_seams)
+        jobs = store.jobs(batch=batch.name, states=states)
+        async for documents in read_documents(store, jobs):
+            found = [(document, standing(document.job)) for document in documents]
+            if not unfinished:  # one may have been replaced while we looked
+                found = [one for one in found if one[1] is not Standing.UNFINISHED]
+            await anyio.to_thread.run_sync(_write, writers, [document for document, _ in found])
+            for document, stands in found:
+                receipt.counts[stands] += 1
+                receipt.written += 1
+                receipt.doubtful += bool(document.doubtful_seams)
         for writer in writers:
             writer.finish()
     if not unfinished:
         receipt.counts[Standing.UNFINISHED] += await store.unfinished([batch.key])
+
+
+def _write(writers: Sequence[_Markdown | _Lines], documents: Sequence[ReadDocument]) -> None:
+    for document in documents:
+        for writer in writers:
+            writer.write(document)
 
 
 class _Markdown:

@@ -22,11 +22,16 @@ class FileReads:
 
     def __init__(self, engine: Engine, readers: int) -> None:
         self._engine = engine
-        self._threads = ThreadPoolExecutor(readers, thread_name_prefix="runner-store-reader")
+        self._readers = readers
+        self._threads: ThreadPoolExecutor | None = None  # from the first read on
 
     async def rows(
         self, statement: Executable, values: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(
+                self._readers, thread_name_prefix="runner-store-reader"
+            )
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._read, statement, values)
 
@@ -37,5 +42,7 @@ class FileReads:
             return connection.execute(statement, values).all()
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown)
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            await asyncio.to_thread(threads.shutdown)
         self._engine.dispose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -192,6 +192,14 @@ class ReadingStore:
             superseded: also those whose text left the document when the job was replaced.
         """
         return await self._reader.calls(job_key, superseded=superseded)
+
+    async def calls_of(self, job_keys: Sequence[int]) -> dict[int, list[SavedCall]]:
+        """The calls of several jobs, at most `TOGETHER`: with their text, so mind the memory."""
+        return await self._reader.calls_of(job_keys)
+
+    async def unchanged(self, jobs: Sequence[JobRow]) -> frozenset[int]:
+        """The keys of those of the jobs, at most `TOGETHER`, that are now as they were."""
+        return await self._reader.unchanged(jobs)
 
     async def pieces(self, job_key: int, *, after_seq: int = -1) -> list[TextPiece]:
         """A job's chunks after a given one, in the order of saving."""

@@ -67,8 +67,9 @@ from runner.store.submit import limits_from_json
 
 T = TypeVar("T")
 
+TRIES: Final = 3  # of a question whose connection was cut, before it waits
 PAGE: Final = 500
-TRIES: Final = 5  # of a read whose connection was cut
+TOGETHER: Final = 100  # jobs whose calls are read at once
 NEAREST_AMONG: Final = 5_000
 NEWEST: Final = 4_000  # events that are looked at to tell how fast jobs end
 
@@ -390,6 +391,43 @@ class Reader:
         for call_key, group in groupby(pieces, key=lambda piece: piece.call_key):
             texts[call_key] = texts.get(call_key, "") + "".join(piece.text for piece in group)
         return [saved_call(row, texts.get(row.key, "")) for row in rows]
+
+    async def calls_of(self, job_keys: Sequence[int]) -> dict[int, list[SavedCall]]:
+        # Always as many keys, so that it is one statement to a server, however many are asked for.
+        keys = list(job_keys)
+        keys += keys[-1:] * (TOGETHER - len(keys))
+        rows = await self.rows(
+            select(call)
+            .where(call.c.job_key.in_(keys), call.c.superseded == 0)
+            .order_by(call.c.job_key, call.c.key)
+        )
+        pieces = await self.rows(
+            select(chunk.c.call_key, chunk.c.text)
+            .where(chunk.c.job_key.in_(keys))
+            .order_by(chunk.c.job_key, chunk.c.seq)
+        )
+        texts: dict[int, list[str]] = {}
+        for piece in pieces:
+            texts.setdefault(piece.call_key, []).append(piece.text)
+        found: dict[int, list[SavedCall]] = {key: [] for key in job_keys}
+        for row in rows:
+            found[row.job_key].append(saved_call(row, "".join(texts.get(row.key, ()))))
+        return found
+
+    async def unchanged(self, jobs: Sequence[JobRow]) -> frozenset[int]:
+        keys = [row.key for row in jobs]
+        keys += keys[-1:] * (TOGETHER - len(keys))
+        rows = await self.rows(
+            select(job.c.key, job.c.state, job.c.finish, job.c.claim, job.c.updated_ms).where(
+                job.c.key.in_(keys)
+            )
+        )
+        seen = {tuple(row) for row in rows}
+        return frozenset(
+            row.key
+            for row in jobs
+            if (row.key, row.state, row.finish, row.claim, row.updated_ms) in seen
+        )
 
     async def events(self, job_key: int) -> list[JobEvent]:
         submitted = await self.rows(select(job.c.created_ms).where(job.c.key == job_key))

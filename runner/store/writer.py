@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
 
-BATCH_SIZE: Final = 256
+BATCH_SIZE: Final = 512
 MAX_WAITING: Final = 20_000
 TRIES: Final = 5  # of a transaction that another one got in the way of
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -298,6 +299,30 @@ async def test_a_document_replaced_while_it_is_read_is_not_called_complete(
     assert receipt.written == 0
     assert files(tmp_path / "out") == {"b.jsonl"}
     assert (tmp_path / "out/b.jsonl").read_text() == ""
+
+
+async def test_of_documents_read_together_one_may_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await Store.open(tmp_path / "db") as store:
+        key = (await store.submit(BatchSpec("b"), [job(name) for name in "ijk"])).batch_key
+        for name in "ijk":
+            await finish(store, key, f"text of {name}")
+        true_calls = store.calls_of
+
+        async def calls_of(job_keys: Sequence[int]) -> object:
+            found = await true_calls(job_keys)
+            changed = [job("j", "Another prompt.")]
+            await store.submit(BatchSpec("b"), changed, on_conflict=OnConflict.REPLACE)
+            return found
+
+        monkeypatch.setattr(store, "calls_of", calls_of)
+        receipt = await export(store, tmp_path / "out")
+    assert receipt.written == 2
+    assert {name: value["text"] for name, value in lines(tmp_path / "out/b.jsonl").items()} == {
+        "i": "text of i",
+        "k": "text of k",
+    }
 
 
 async def test_a_document_that_ends_while_it_is_read_is_read_whole(

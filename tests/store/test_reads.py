@@ -180,3 +180,23 @@ async def test_an_empty_database(store: Store) -> None:
     assert await store.promote_due() == 0
     await store.submit(BatchSpec("b"), [])
     assert (await store.batches())[0].jobs == 0
+
+
+async def test_calls_of_several_jobs_are_those_of_each(hands, store: Store) -> None:
+    await hands.submit(*(make_spec(n) for n in "abc"))
+    for number in range(2):
+        claim = await hands.claim()
+        call_key = await hands.begin(claim)
+        for seq in range(3):
+            await store.save(claim, call_key, seq, f"{number}.{seq} ")
+        await store.end_call(
+            claim, call_key, CallOutcome("end_turn", usage=Usage(output_tokens=seq))
+        )
+        await store.settle(claim, Settlement(State.COMPLETED, Finish.END_TURN))
+    jobs = [job async for job in store.jobs()]
+    found = await store.calls_of([job.key for job in jobs])
+    assert found == {job.key: await store.calls(job.key) for job in jobs}
+    assert [call.text for call in found[jobs[0].key]] == ["0.0 0.1 0.2 "]
+    assert await store.unchanged(jobs) == {job.key for job in jobs}
+    await hands.claim()
+    assert await store.unchanged(jobs) == {job.key for job in jobs[:2]}
