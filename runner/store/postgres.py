@@ -154,7 +154,9 @@ class PostgresDatabase:
         if "ssl" in options:
             options["sslmode"] = options.pop("ssl")
         # What all programs' URLs have: the driver takes it from a URL alone.
-        common = {name: options.pop(name) for name in COMMON_OPTIONS if name in options}
+        common: dict[str, str | tuple[str, ...]] = {
+            name: options.pop(name) for name in COMMON_OPTIONS if name in options
+        }
         for name in FILES & common.keys():
             if not Path(str(common[name])).is_file():
                 raise StoreUnavailable(

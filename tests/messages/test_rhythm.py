@@ -4,6 +4,7 @@ ends and errors are noticed, over TLS as without."""
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -12,13 +13,13 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.messages.client import MessagesClient
 from runner.messages.errors import CallError
 from runner.messages.rhythm import MOST_BYTES, Rhythm, Turns
-from runner.messages.tls import share_buffer
+from runner.messages.tls import read_small, share_buffer
 from tests.messages.turns import every_turn
 from tests.messages.wire import STREAM_HEAD, Connection, WireServer, block, end, start, text
 
@@ -96,6 +97,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS, st.sampled_from([None, aiohttp.ClientPayloadError("reset")]))
 def test_all_that_was_sent_is_read_in_order(
     steps: list[bytes | int | str], last: Exception | None
@@ -133,7 +135,7 @@ def test_all_that_was_sent_is_read_in_order(
         reader = reader or asyncio.create_task(read())
         for _ in range(3):
             await take_turn(turns, socket)
-        await asyncio.wait_for(reader, 5)
+        await asyncio.wait_for(reader, 60)
         assert b"".join(got) == b"".join(step for step in steps if isinstance(step, bytes))
         assert told == [last]
         turns.leave()
@@ -148,7 +150,7 @@ async def test_between_turns_the_socket_is_left_alone() -> None:
     reading = asyncio.create_task(turns.read())
     socket.kernel.append(b"one")
     await take_turn(turns, socket)
-    assert await asyncio.wait_for(reading, 5) == b"one"
+    assert await asyncio.wait_for(reading, 60) == b"one"
     assert socket.paused
     turns.leave()
     assert not socket.paused
@@ -173,7 +175,7 @@ async def test_a_connection_that_serves_others_is_not_stopped() -> None:
     reading = asyncio.create_task(turns.read())
     socket.kernel += [b"x", None]
     await take_turn(turns, socket)
-    assert await asyncio.wait_for(reading, 5) == b"x"
+    assert await asyncio.wait_for(reading, 60) == b"x"
     assert await asyncio.wait_for(turns.read(), 5) == b""
     await take_turn(turns, socket)
     turns.leave()
@@ -186,7 +188,7 @@ async def test_silence_ends_the_wait() -> None:
     reading = asyncio.create_task(turns.read())
     await take_turn(turns, socket)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(reading, 5)
+        await asyncio.wait_for(reading, 60)
 
 
 async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None:
@@ -308,6 +310,20 @@ async def test_over_tls_connections_share_a_buffer(tls_server: WireServer) -> No
             buffers.append(transport._ssl_protocol._ssl_buffer)
     assert buffers[0] is buffers[1]
     await client.aclose()
+
+
+def test_connections_begin_with_a_small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio.sslproto.SSLProtocol, "max_size", 256 * 1024)
+    read_small()
+    made = asyncio.sslproto.SSLProtocol(
+        cast(Any, None),
+        cast(Any, asyncio.Protocol()),
+        ssl.create_default_context(),
+        cast(Any, None),
+    )
+    assert len(made._ssl_buffer) == 32 * 1024
+    transport: Any = made._get_app_transport()
+    transport._closed = True  # it was never opened
 
 
 def test_a_transport_without_tls_has_no_buffer_to_share() -> None:

@@ -58,7 +58,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(database_file: Path) -> No
         assert child.stdout.readline() == "True\n"
         assert locks.alive("w1") is True
         child.send_signal(signal.SIGKILL)
-        child.wait(10)
+        child.wait(200)
     assert locks.alive("w1") is False
     assert locks.alive("w1") is False  # asking takes nothing
     locks.forget("w1")
