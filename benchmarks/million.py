@@ -3,7 +3,7 @@
     python benchmarks/million.py [--jobs N] [--db sqlite|postgres] [--quick]
 
 The job file, of prompts of 1 kB, is submitted by `runner submit`; sizes of 1,000, 100,000 and N jobs are
-measured while all of them wait, and N once more where 9 of 10 have ended, 1 of 10 is delayed, and there
+measured while all of them wait, and N once more where 9 of 10 have ended, 9 of 100 are delayed, and there
 are 300 batches. Commands are measured as a whole, start-up and all, beside the same command on an empty
 queue, in turns, while another process writes. CPU is user and system time; on PostgreSQL that of the
 server's processes is told apart. The file is written where you are, not in /tmp, which may be memory.
@@ -33,6 +33,7 @@ from report import Cpu, Report, arguments, clean_environment
 
 from runner.jobs.call import CallOutcome
 from runner.jobs.jobfile import read_job_file
+from runner.jobs.spec import BatchLimits, JobSpec
 from runner.jobs.states import FINAL, Finish, State
 from runner.store import submit
 from runner.store.records import CallStart, Lane, Selection, Settlement
@@ -43,6 +44,12 @@ PROMPT = ('Write a long chapter on "this" and on that.\n' + "It should be of use
 TEXT = "The quick brown fox jumps over the lazy dog; " * 11
 DONE = Settlement(State.COMPLETED, Finish.END_TURN)
 ROUNDS = 5
+FILL = """\
+WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < JOBS)
+INSERT INTO job (key, batch_key, id, hash, model, state, priority, created_ms, updated_ms)
+SELECT n, 1, 'job-' || substr(CAST(10000000 + n - 1 AS TEXT), 2), NO HASH, 'MODEL', 'available', 0, 0, 0
+FROM n
+"""
 
 
 def write_job_file(path: Path, jobs: int) -> None:
@@ -74,6 +81,33 @@ class Queue:
                 connection.execute(statement)
             connection.commit()
 
+    def fill(self, jobs: int) -> None:
+        """As many jobs that wait, at once: for what is not about submitting them."""
+        message = {"role": "user", "content": "x" * 1_000}
+        spec = JobSpec("a", MODEL, (message,), max_tokens=4096)
+        words = {
+            "JOBS": str(jobs),
+            "LIMITS": submit.limits_json(BatchLimits()),
+            "MODEL": MODEL,
+            "SETTINGS": spec.settings_json(),
+            "SHAPE": spec.shape_json(),
+            "NO HASH": "CAST('' AS bytea)" if self.server else "x''",
+        }
+        statements = [
+            "INSERT INTO batch (key, name, limits, created_ms) VALUES (1, 'jobs', 'LIMITS', 0)",
+            FILL,
+            "INSERT INTO job_spec (job_key, settings, shape) SELECT key, 'SETTINGS', 'SHAPE' FROM job",
+        ]
+        if self.server is not None:
+            statements += [
+                "SELECT setval('job_key_seq', (SELECT max(key) FROM job))",
+                "SELECT setval('batch_key_seq', 1)",
+                "ANALYZE",
+            ]
+        for word, meaning in words.items():
+            statements = [statement.replace(word, meaning) for statement in statements]
+        self.run(*statements)
+
     def server_cpu_s(self) -> float:
         return 0.0 if self.server is None else self.server.cpu_s()
 
@@ -86,7 +120,7 @@ class Queue:
             "UPDATE job SET finish = 'max_calls' WHERE key % 10000 = 1",
             "UPDATE job SET state = 'discarded', finish = NULL WHERE key % 10000 = 2",
             "UPDATE job SET state = 'scheduled', scheduled_ms = 4000000000000 "
-            "WHERE key % 10 = 9 AND key % 1000 <> 999 AND state = 'available'",
+            "WHERE key % 10 = 9 AND key % 100 <> 99 AND state = 'available'",
             "INSERT INTO call (job_key, number, claim, resume_at, max_tokens, model, started_ms, "
             "ended_ms, stop_reason, input_tokens, output_tokens, prompt_tokens, input_price, "
             "output_price, cache_write_5m_price, cache_write_1h_price, cache_read_price, "
@@ -317,10 +351,8 @@ def measure_commands(report: Report, empty: Queue, full: Queue, what: str, jobs:
         "command", "empty queue", "this queue", "more, CPU", "more, wall",
     )  # fmt: skip
     with writing(full):
-        for words in COMMANDS:
+        for words in COMMANDS[:1] if what == "waiting" else COMMANDS:
             name = " ".join(words)
-            if "batch-300" in words and what == "waiting":
-                continue
             runs: list[tuple[Ran, Ran]] = []
             for _ in range(ROUNDS if words == ("status",) else 2):
                 base = ("status",) if words[0] == "show" else words
@@ -432,24 +464,28 @@ def main() -> None:
     )
     options = parser.parse_args()
     clean_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was found so far is told
     parts = options.only.split(",")
     most = 20_000 if options.quick else options.jobs
     sizes = sorted({min(1_000, most), min(100_000, most), most})
     report = Report("million")
     folder = Path(tempfile.mkdtemp(dir=".", prefix="million-"))
-    works: dict[str, list[tuple[int, Work]]] = {"waiting": [], "ended": []}
+    works: dict[str, list[tuple[int, Work]]] = {"waiting": [], "9 of 10 ended": []}
     try:
         with queues(options.db, folder) as new:
             empty = new()
             for jobs in sizes:
-                path = folder / "jobs.jsonl"
-                write_job_file(path, jobs)
-                if jobs == min(most, 100_000) and "submit" in parts:
-                    measure_parts(report, path, jobs)
-                queue = new()
                 print(f"{jobs:,} jobs", file=sys.stderr)
-                submit_file(report, queue, path, jobs, most)
-                path.unlink()
+                queue = new()
+                if "submit" in parts:
+                    path = folder / "jobs.jsonl"
+                    write_job_file(path, jobs)
+                    if jobs == min(most, 100_000):
+                        measure_parts(report, path, jobs)
+                    submit_file(report, queue, path, jobs, most)
+                    path.unlink()
+                else:
+                    queue.fill(jobs)
                 if "work" in parts:
                     works["waiting"].append((jobs, asyncio.run(measure_work(queue))))
                 if "commands" in parts and jobs == most:
@@ -458,7 +494,7 @@ def main() -> None:
                     continue
                 queue.age()
                 if "work" in parts and jobs != sizes[0]:
-                    works["ended"].append((jobs, asyncio.run(measure_work(queue))))
+                    works["9 of 10 ended"].append((jobs, asyncio.run(measure_work(queue))))
                 if "export" in parts and jobs <= 100_000:
                     measure_export(report, queue, folder, jobs)
                 if "worker" in parts and jobs in (sizes[0], most):
@@ -473,27 +509,30 @@ def main() -> None:
                         asyncio.run(measure_prune(report, queue, jobs, size))
     finally:
         shutil.rmtree(folder)
-    if "work" in parts:
-        table = report.table(
-            "What a worker does, CPU",
-            "jobs", "a claim", "a claim of 32", "a heartbeat", "a document, saved once", "open lanes",
-        )  # fmt: skip
-        for what, found in works.items():
-            for jobs, work in found:
-                told = (work.claim, work.claim_32, work.heartbeat, work.document, work.lanes)
-                table.add(f"{jobs:,} {what}", *(f"{one:.0f} µs" for one in told))
-        first, last = works["waiting"][0][1], works["waiting"][-1][1]
-        report.figure(
-            f"claim, {most:,} jobs waiting against {sizes[0]:,}",
-            last.claim / first.claim, "×", goal=1.3,
-        )  # fmt: skip
-        report.figure(
-            f"claim, {most:,} jobs, 9 of 10 ended, against {sizes[0]:,}",
-            works["ended"][-1][1].claim / first.claim, "×", goal=1.3,
-        )  # fmt: skip
-        report.curve("a claim", sizes, [work.claim for _, work in works["waiting"]])
-        report.curve("a document", sizes, [work.document for _, work in works["waiting"]])
-    report.finish(options, x="jobs in the queue", y="CPU, µs", log_x=True)
+        if works["waiting"]:
+            tell_work(report, works)
+        report.finish(options, x="jobs in the queue", y="CPU, µs", log_x=True)
+
+
+def tell_work(report: Report, works: dict[str, list[tuple[int, Work]]]) -> None:
+    table = report.table(
+        "What a worker does, CPU",
+        "jobs", "a claim", "a claim of 32", "a heartbeat", "a document, saved once", "open lanes",
+    )  # fmt: skip
+    least, first = works["waiting"][0]
+    for what, found in works.items():
+        for jobs, work in found:
+            told = (work.claim, work.claim_32, work.heartbeat, work.document, work.lanes)
+            table.add(f"{jobs:,} {what}", *(f"{one:.0f} µs" for one in told))
+        if found:
+            most, last = found[-1]
+            report.figure(
+                f"claim, {most:,} jobs {what}, against {least:,}",
+                last.claim / first.claim, "×", goal=1.3,
+            )  # fmt: skip
+    waiting = works["waiting"]
+    report.curve("a claim", [n for n, _ in waiting], [work.claim for _, work in waiting])
+    report.curve("a document", [n for n, _ in waiting], [work.document for _, work in waiting])
 
 
 if __name__ == "__main__":

@@ -80,6 +80,11 @@ FAULTS = {
     "unknown_events": 0.01,
     "split_packets": 0.01,
 }
+# Each of these holds up all processes for a while: where so many documents are to be finished,
+# they come more seldom.
+RESTS = ("http_429", "http_429_no_retry_after", "http_429_ramp")
+SELDOM = 0.05
+LOOK_S = 2.0
 WAITING_AT_LEAST = 100
 TOPICS = ("the sea", "old maps", "bread", "the night sky", "bridges", "snow", "clocks", "rivers")
 
@@ -237,11 +242,13 @@ def _terminate(sql: Driver) -> list[object]:
 
 async def soak(arguments: argparse.Namespace, database: str, server: Server | None) -> int:
     short = bool(arguments.jobs)
+    seldom = dict.fromkeys(RESTS, SELDOM if arguments.documents else 1.0)
+    faults = {name: rate * seldom.get(name, 1.0) for name, rate in FAULTS.items()}
     options = SimulatorOptions(
         seed=arguments.seed,
         tokens_per_second=0.0 if short else TOKENS_PER_SECOND,
         tokens_per_event=1 if short else 4,
-        faults={} if short else FAULTS,
+        faults={} if short else faults,
     )
     async with Simulator(options) as simulator, open_store(database) as store:
         store.wait_when_blocked(lambda _: None)
@@ -336,11 +343,14 @@ async def bad_days(
 ) -> None:
     """Kill and fill until the time is up, or all documents are there."""
     end = time.monotonic() + 60 * arguments.minutes
+    kill_at = time.monotonic() + arguments.kill_every_s
     while time.monotonic() < end:
-        await asyncio.sleep(arguments.kill_every_s)
+        await asyncio.sleep(min(LOOK_S, arguments.kill_every_s))
         await fleet.fill()
-        await fleet.kill_one()
-        await network.bad_moment(store)
+        if time.monotonic() >= kill_at:
+            await fleet.kill_one()
+            await network.bad_moment(store)
+            kill_at = time.monotonic() + arguments.kill_every_s
         await queue.purse.look(store)
         await lift_pauses(store)
         await queue.fill()

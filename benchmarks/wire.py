@@ -1,6 +1,6 @@
 """From the socket to the saved text: CPU an event, lag, memory and requests, by open streams.
 
-Run: python benchmarks/wire.py [--only streams|memory|requests] [--quick] [--profile FOLDER]
+Run: python benchmarks/wire.py [--only sdk|floor|streams|memory|requests] [--quick] [--profile FOLDER]
 
 A fast fake API runs on one core, and one client after the other on the other: the runner's own
 worker, which saves with `synchronous=FULL`; the SDK's `create(stream=True)` loop; and a floor of
@@ -29,8 +29,8 @@ from report import Report, arguments, plot, short
 
 HERE = Path(__file__).parent
 RATE = 40  # events a second of each stream
-SMALL, LARGE = 100, 500  # streams beside the SDK's loop, and beside the floor
-PARTS = ("streams", "memory", "requests")
+FEW, SMALL, LARGE = 20, 100, 500  # streams: of a burst, beside the SDK's loop, beside the floor
+PARTS = ("sdk", "floor", "streams", "memory", "requests")
 
 
 class Bench:
@@ -41,7 +41,7 @@ class Bench:
         self._folder = folder
         self._profile: Path | None = options.profile
         self._runs = 0
-        self.seconds = 2.5 if options.quick else 5.0
+        self.seconds = 2.5 if options.quick else 4.0
         self.rounds = 1 if options.quick else 2
         self.report = Report("wire")
 
@@ -66,6 +66,7 @@ class Bench:
         database.unlink(missing_ok=True)
         for part in ("wall_s", "cpu_s"):
             found.setdefault(part, 0.0)
+        assert not asked.get("events") or found["events"] == asked["events"]
         found["each_us"] = 1e6 * found["cpu_s"] / max(1, found.get("requests") or found["events"])
         found["core"] = found["cpu_s"] / max(1e-9, found["wall_s"])
         found["a_second"] = found.get("events", 0) / max(1e-9, found["wall_s"])
@@ -92,67 +93,93 @@ class Bench:
         return found
 
 
-def streams(bench: Bench, *, quick: bool) -> list[tuple[float, float, float]]:
-    """CPU an event, and lag; the curve of the runner: streams, µs an event, part of a core."""
-    trickle = f"trickle rate={RATE}"
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+class Cases:
+    """What several ways came to in several cases, side by side."""
 
-    def once(name: str, case: str, way: str, order: str, count: int, **more: Any) -> None:
-        found.setdefault((case, name), []).append(bench.run(way, order, count, **more))
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._found: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
-    burst = f"burst {SMALL} streams, 32 events a packet"
-    few, many = (f"trickle, {count} streams × {RATE} a second" for count in (SMALL, LARGE))
-    events = 1_000 if quick else 2_000  # a stream
-    packets = f"burst events={events} packet=32"
-    all_events = SMALL * (events // 32 * 32)
-    for _ in range(bench.rounds):
-        once("SDK", burst, "sdk", packets, SMALL, events=all_events)
-        once("runner", burst, "runner", packets, SMALL, events=all_events)
-        once("SDK", few, "sdk", trickle, SMALL)
-        once("runner", few, "runner", trickle, SMALL)
-        once("floor", many, "floor", trickle, LARGE)
-        once("runner", many, "runner", trickle, LARGE)
-        once("runner, nothing saved", many, "runner", trickle, LARGE, saves=False)
-    table = bench.report.table(
-        "CPU of reading streams over TLS",
-        *("what", "way", "µs an event", "events a second", "of a core", "lag p99"),
-    )
-    each: dict[tuple[str, str], float] = {}
-    for (case, name), runs in found.items():
-        middle = statistics.median_low
-        each[case, name] = statistics.median(run["each_us"] for run in runs)
-        lags = [run["lag_ms"]["p99"] for run in runs if run.get("lag_ms")]
-        table.add(
-            case,
-            name,
-            short(each[case, name]),
-            f"{middle(run['a_second'] for run in runs):,.0f}",
-            f"{100 * middle(run['core'] for run in runs):.0f} %",
-            f"{middle(lags):.0f} ms" if lags and case != burst else "",
+    def run(self, name: str, case: str, way: str, order: str, streams: int, **more: Any) -> None:
+        run = self._bench.run(way, order, streams, **more)
+        self._found.setdefault((case, name), []).append(run)
+
+    def each_us(self, name: str, case: str) -> float:
+        return statistics.median(run["each_us"] for run in self._found[case, name])
+
+    def runs(self, name: str, case: str) -> list[dict[str, Any]]:
+        return self._found[case, name]
+
+    def table(self, title: str) -> None:
+        table = self._bench.report.table(
+            title, "what", "way", "CPU, µs an event", "events a second", "of a core", "lag, p99"
         )
-    figure = bench.report.figure
-    for case in (burst, few):
-        ratio = each[case, "runner"] / each[case, "SDK"]
-        figure(f"{case}: runner against the SDK's loop", ratio, "×", goal=0.5)
-    figure("the same against the floor", each[many, "runner"] / each[many, "floor"], "×", goal=1.25)
-    runs = found[many, "runner"]
-    core = max(run["core"] for run in runs)
-    figure(f"{many}: of a core", core, "", goal=0.75)
+        middle = statistics.median_low
+        for (case, name), runs in self._found.items():
+            lags = [run["lag_ms"]["p99"] for run in runs if run.get("lag_ms")]
+            table.add(
+                case,
+                name,
+                short(self.each_us(name, case)),
+                f"{middle(run['a_second'] for run in runs):,.0f}",
+                f"{100 * middle(run['core'] for run in runs):.0f} %",
+                f"{middle(lags):.0f} ms" if lags else "",
+            )
+
+
+def beside_sdk(bench: Bench, *, quick: bool) -> None:
+    """CPU an event beside the SDK's own loop."""
+    burst, trickle = (
+        f"burst, {FEW} streams, 32 events a packet",
+        f"trickle, {SMALL} streams × {RATE} a second",
+    )
+    events = 32 * (150 if quick else 450)  # a stream
+    order = f"burst events={events} packet=32"
+    cases = Cases(bench)
+    for _ in range(bench.rounds):
+        for name, way in (("the SDK's loop", "sdk"), ("runner", "runner")):
+            cases.run(name, burst, way, order, FEW, events=FEW * events)
+            cases.run(name, trickle, way, f"trickle rate={RATE}", SMALL)
+    cases.table("Beside the SDK's loop, over TLS")
+    for case in (burst, trickle):
+        ratio = cases.each_us("runner", case) / cases.each_us("the SDK's loop", case)
+        bench.report.figure(f"{case}: runner against the SDK's loop", ratio, "×", goal=0.5)
+
+
+def beside_floor(bench: Bench) -> None:
+    """CPU an event beside the floor, and lag; and what saving costs."""
+    case, order = f"trickle, {LARGE} streams × {RATE} a second", f"trickle rate={RATE}"
+    cases = Cases(bench)
+    for _ in range(bench.rounds):
+        cases.run("aiohttp and orjson: the floor", case, "floor", order, LARGE)
+        cases.run("runner", case, "runner", order, LARGE)
+        cases.run("runner, nothing saved", case, "runner", order, LARGE, saves=False)
+    cases.table("Beside the floor, over TLS")
+    figure, each, runs = bench.report.figure, cases.each_us, cases.runs("runner", case)
+    ratio = each("runner", case) / each("aiohttp and orjson: the floor", case)
+    figure(f"{case}: runner against the floor", ratio, "×", goal=1.25)
+    figure("of a core", max(run["core"] for run in runs), "", goal=0.75)
     kept = min(run["a_second"] for run in runs) / (LARGE * RATE)
-    figure("of its events, read and saved in time", kept, "", goal=0.99, more_is_better=True)
+    figure("of its events, read in time", kept, "", goal=0.99, more_is_better=True)
     figure(
         "lag of a saved text, p99", max(run["lag_ms"]["p99"] for run in runs) / 1e3, "s", goal=0.5
     )
-    saves = each[many, "runner"] / each[many, "runner, nothing saved"]
-    figure("CPU with saves against without", saves, "×", goal=1.1)
+    ratio = each("runner", case) / each("runner, nothing saved", case)
+    figure("CPU with saves against without", ratio, "×", goal=1.1)
+
+
+def by_streams(bench: Bench, *, quick: bool) -> list[tuple[float, float]]:
+    """CPU an event by open streams."""
+    table = bench.report.table(
+        f"The runner by open TLS streams, {RATE} events a second each",
+        *("open streams", "CPU, µs an event", "of a core"),
+    )
     curve = []
-    for count in (10, 50) if quick else (10, 31, 50, 200, 800):
-        run = bench.run("runner", trickle, count)
-        curve.append((count, run["each_us"], run["core"]))
-    for count, case in ((SMALL, few), (LARGE, many)):
-        run = found[case, "runner"][0]
-        curve.append((count, run["each_us"], run["core"]))
-    return sorted(curve)
+    for count in (10, 100) if quick else (5, 20, 50, 100, 200, 400, 800):
+        run = bench.run("runner", f"trickle rate={RATE}", count)
+        table.add(f"{count:,}", short(run["each_us"]), f"{100 * run['core']:.0f} %")
+        curve.append((float(count), run["each_us"]))
+    return curve
 
 
 def memory(bench: Bench, *, quick: bool) -> list[tuple[float, float]]:
@@ -193,12 +220,11 @@ def requests(bench: Bench, *, quick: bool) -> list[tuple[float, float]]:
 def server(folder: Path) -> Iterator[int]:
     """The fake API with a certificate of its own; gives its port."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-        + ["-keyout", str(key), "-out", str(certificate)],
-        check=True,
-        capture_output=True,
+    command = (
+        "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2 "
+        f"-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout {key} -out {certificate}"
     )
+    subprocess.run(command.split(), check=True, capture_output=True)
     both = folder / "both.pem"
     both.write_text(certificate.read_text() + key.read_text())
     process = subprocess.Popen(
@@ -234,11 +260,14 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(prefix="wire-") as folder, server(Path(folder)) as port:
         bench = Bench(port, Path(folder), options)
+        if "sdk" in parts:
+            beside_sdk(bench, quick=options.quick)
+        if "floor" in parts:
+            beside_floor(bench)
         if "streams" in parts:
-            curve = streams(bench, quick=options.quick)
-            each = [(count, each_us) for count, each_us, _ in curve]
-            draw("streams", f"open TLS streams, {RATE} events a second each", "CPU, µs an event",
-                 ("CPU an event", each))  # fmt: skip
+            points = by_streams(bench, quick=options.quick)
+            x = f"open TLS streams, {RATE} events a second each"
+            draw("streams", x, "CPU, µs an event", ("CPU an event", points))
         if "memory" in parts:
             points = memory(bench, quick=options.quick)
             draw("memory", "open TLS streams", "peak memory, MB", ("memory", points))

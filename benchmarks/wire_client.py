@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from report import Cpu, clean_environment
 from wire_server import EVENT_CHARACTERS, alone
 
 MODEL = "claude-sonnet-5-5"
-LAG_SAMPLED = 7  # of so many saves the lag of one is looked at
-SETTLE_S = 3  # from the last stream's first text to the beginning of a measurement
+LAG_SAMPLED = 23  # of so many saves the lag of one is looked at
+SETTLE_S = 2  # from the last stream's first text to the beginning of a measurement
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Meter:
     async def window(self, opened: Callable[[], bool]) -> None:
         """Measure for `seconds` once all streams are open and in their stride."""
         until = time.monotonic() + 60
-        while not opened() and time.monotonic() < until:
+        while not opened() and time.monotonic() < until:  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.05)
         self.found["opened"] = opened()
         await asyncio.sleep(SETTLE_S)
@@ -91,7 +91,7 @@ class Meter:
 
     def profiled(self) -> Any:
         if not self.options.profile:
-            return suppress()
+            return nullcontext()
         return Profile(self.options.profile)
 
 
@@ -221,12 +221,13 @@ async def runner(options: Options) -> dict[str, Any]:
             future.add_done_callback(saved)
         return future
 
-    def thrown_away(store: Store, claim: Any, call_key: int, seq: int, text: str) -> Any:
+    def thrown_away(*_: Any) -> Any:
         future = asyncio.get_running_loop().create_future()
         future.set_result(None)
         return future
 
-    Store.save = watched if options.saves else thrown_away  # type: ignore[method-assign]
+    keeps = save if options.events else watched  # a burst tells no times
+    Store.save = keeps if options.saves else thrown_away  # type: ignore[method-assign]
     progress = Progress()
     read_small()  # as the commands do
     client = MessagesClient(
@@ -271,8 +272,8 @@ async def short_requests(options: Options, store: Any, progress: Any, meter: Met
     for name, count in (("warm", 100), ("short", options.requests)):
         before = progress.calls
         await store.submit(batch, jobs(name, "short", count))
-        with meter.profiled() if name == "short" else suppress(), Cpu() as cpu:
-            while progress.calls < before + count or len(progress.live) > options.streams:
+        with meter.profiled() if name == "short" else nullcontext(), Cpu() as cpu:
+            while progress.calls < before + count or len(progress.live) > options.streams:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         meter.found |= {"cpu_s": cpu.cpu_s, "wall_s": cpu.wall_s, "requests": count}
 

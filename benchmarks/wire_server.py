@@ -2,8 +2,9 @@
 
 A prompt says how it is answered: `[[trickle rate=40]]` an event every 25 ms, each in a packet of its
 own, until the client goes; `[[burst events=20000 packet=32]]` as fast as it is taken; `[[silent]]`
-a beginning and nothing more; `[[short]]` a whole small answer. The text of every event is the time
-at which it was sent, in microseconds of the machine's monotonic clock, and a blank: 16 characters.
+a beginning and nothing more; `[[short]]` a whole small answer. The text of every event has 16
+characters: in a trickle the time at which it was sent, in microseconds of the machine's monotonic
+clock, and a blank; in a burst words.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from random import Random
+from string import ascii_lowercase
 from typing import cast
 
 from report import pin
@@ -64,8 +68,21 @@ LAST = (
 _DELTA = event("content_block_delta", index=0, delta={"type": "text_delta", "text": "?" * 16})
 
 
-def delta() -> bytes:
-    return _DELTA.replace(b"?" * 16, b"%015d " % (time.monotonic_ns() // 1000))
+def delta(text: bytes = b"") -> bytes:
+    """An event with 16 characters of text, or else with the time that it is now."""
+    return _DELTA.replace(b"?" * 16, text or b"%015d " % (time.monotonic_ns() // 1000))
+
+
+@cache
+def prose(packet: int) -> list[bytes]:
+    """Packets of so many events, of a text that does not repeat itself."""
+    random = Random(0)
+    words = ["".join(random.choices(ascii_lowercase, k=random.randint(2, 9))) for _ in range(3000)]
+    text = " ".join(random.choices(words, k=32_000)).encode()
+    events = [delta(text[at : at + 16]) for at in range(0, len(text) - 16, 16)]
+    return [
+        chunk(b"".join(events[at : at + packet])) for at in range(0, len(events) - packet, packet)
+    ]
 
 
 class Trickle:
@@ -142,8 +159,10 @@ class Stream(asyncio.Protocol):
             self.resume_writing()
 
     def _packets(self, events: int, packet: int) -> Iterator[bytes]:
-        for _ in range(events // packet):
-            yield chunk(delta() * packet)
+        packets = prose(packet)
+        begin = int(time.monotonic_ns()) % len(packets)
+        for number in range(events // packet):
+            yield packets[(begin + number) % len(packets)]
         yield LAST
 
     def pause_writing(self) -> None:
@@ -156,7 +175,7 @@ class Stream(asyncio.Protocol):
             if self._held:
                 return
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         while self._leave:
             self._leave.pop()()
 

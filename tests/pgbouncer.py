@@ -27,12 +27,11 @@ HOW = (
 )
 SETTINGS = """\
 [databases]
-* = host={server} port=5432
+* = host={server} port=5432 user=postgres
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-auth_type = trust
 auth_file = {folder}/users
 pool_mode = transaction
 default_pool_size = {pool}
@@ -40,7 +39,11 @@ max_client_conn = 200
 # Whatever is left behind in a connection is met by somebody else soon.
 server_round_robin = 1
 server_login_retry = 1
+{door}
 """
+
+TRUSTING = "auth_type = trust"
+USERS = '"postgres" ""\n"guarded" "right-secret"\n"certified" ""\n"plain" ""\n'
 
 
 def program(cache: Path) -> tuple[str, Mapping[str, str]]:
@@ -97,12 +100,16 @@ class Bouncer:
         pool: connections to the server for each database.
         folder: an empty one.
         cache: of `program`.
+        door: settings of who is let in.
     """
 
-    def __init__(self, server: Server, folder: Path, cache: Path, *, pool: int) -> None:
+    def __init__(
+        self, server: Server, folder: Path, cache: Path, *, pool: int = 2, door: str = TRUSTING
+    ) -> None:
         self._server, self._folder = server, folder
         self._program, self._environment = program(cache)
         self._pool = pool
+        self.door = door
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -112,9 +119,15 @@ class Bouncer:
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 self.port = free.getsockname()[1]
-        values = {"server": place, "port": self.port, "folder": self._folder, "pool": self._pool}
+        values = {
+            "server": place,
+            "port": self.port,
+            "folder": self._folder,
+            "pool": self._pool,
+            "door": self.door,
+        }
         (self._folder / "settings.ini").write_text(SETTINGS.format(**values))
-        (self._folder / "users").write_text('"postgres" ""\n')
+        (self._folder / "users").write_text(USERS)
         # It refuses to be root; whoever runs the server reaches its socket.
         owner = place.stat().st_uid if os.getuid() == 0 else None
         self._folder.chmod(0o755)

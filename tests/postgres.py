@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -64,7 +65,11 @@ class Server:
     def start(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.server.start()
+            while True:
+                # The wheel gives it ten seconds, which a busy machine and a recovery may pass.
+                with suppress(subprocess.TimeoutExpired):
+                    self.server.start()
+                    return
 
     def crash(self) -> None:
         """SIGKILL for the postmaster; its children see to their own ends."""

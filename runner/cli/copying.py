@@ -17,7 +17,10 @@ from runner.errors import RunnerError, UsageError
 
 if TYPE_CHECKING:
     from runner.store.copying import CopyReceipt, Told
+    from runner.store.store import Store
 
+# By whatever name, and through whatever pooler, a server was reached.
+_WHICH = "SELECT pg_postmaster_start_time(), current_database(), current_schema()"
 _HALF_WAY = "stopped half-way; nothing is lost, and the same command goes on from here"
 
 
@@ -68,7 +71,7 @@ def copy(source: str, target: str, batches: tuple[str, ...], wait: bool, afresh:
         async with await Store.open(source, create=False) as left:
             rows = await known_batches(left, batches or None)
             async with await Store.open(target) as right:
-                if left.path and right.path and left.path.samefile(right.path):
+                if await _same(left, right):
                     raise UsageError("FROM and TO are the same database. Nothing was copied.")
                 for row in rows:
                     try:
@@ -110,6 +113,19 @@ def _tell(receipt: CopyReceipt, place: str) -> None:
             f"; {receipt.lost_nuls:,} NUL characters became U+FFFD, for no NUL can be held there"
         )
     message(one_line(words))
+
+
+async def _same(left: Store, right: Store) -> bool:
+    """Whether both are one and the same database."""
+    if left.path and right.path:
+        return left.path.samefile(right.path)
+    if left.path or right.path:
+        return False
+    one, other = [
+        await asyncio.to_thread(store.database.look, lambda read: read.execute(_WHICH).fetchall())
+        for store in (left, right)
+    ]
+    return bool(one == other)
 
 
 @contextmanager

@@ -38,12 +38,10 @@ class Listener:
 
     Args:
         engine: one without a pool: a connection that listens must never serve anybody else.
-        again_s: least and longest time until a connection that ended is made anew, in seconds.
     """
 
-    def __init__(self, engine: AsyncEngine, *, again_s: tuple[float, float] = AGAIN_S) -> None:
+    def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._again_s = again_s
         self._random = Random()  # noqa: S311  jitter needs no secrecy
 
     async def listen(self, heard: Callable[[], None]) -> None:
@@ -57,7 +55,7 @@ class Listener:
                 await self._listen(heard)
             except Exception as error:  # whatever it is: the queue is looked at all the same
                 log.info("no hints from the database now: %s", type(error).__name__)
-            await anyio.sleep(self._random.uniform(*self._again_s))
+            await anyio.sleep(self._random.uniform(*AGAIN_S))
 
     async def _listen(self, heard: Callable[[], None]) -> None:
         gone = asyncio.Event()

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
 
 from sqlalchemy import URL, Connection, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -29,6 +31,11 @@ from runner.store.locks import WorkerLocks
 T = TypeVar("T")
 
 READERS: Final = 4
+COMMON_OPTIONS: Final = (
+    *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "passfile"),
+)
+FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile"})
 NO_SETTINGS: Final[Mapping[str, str]] = {}
 TRIES: Final = 3  # of a transaction whose connection was cut, before it waits
 CONNECT_TIMEOUT_S: Final = 10
@@ -144,8 +151,19 @@ class PostgresDatabase:
                 "pip install 'prefill-runner[postgres]'."
             ) from None
         options = dict(url.query)
-        if "sslmode" in options:  # as other programs' URLs have it
-            options["ssl"] = options.pop("sslmode")
+        if "ssl" in options:
+            options["sslmode"] = options.pop("ssl")
+        # What all programs' URLs have: the driver takes it from a URL alone.
+        common: dict[str, str | tuple[str, ...]] = {
+            name: options.pop(name) for name in COMMON_OPTIONS if name in options
+        }
+        for name in FILES & common.keys():
+            if not Path(str(common[name])).is_file():
+                raise StoreUnavailable(
+                    f"there is no file {common[name]}, which `{name}` in the URL of the database "
+                    "names. Mend the URL, or put the file there."
+                )
+        self._dsn = f"postgresql://?{urlencode(common, doseq=True, quote_via=quote)}"
         # Behind a pooler that gives a connection to each transaction, nobody can listen.
         self._listens = options.pop("listen", "on") != "off"
         # Found out at the first connection; said by URLs that are made for other programs.
@@ -277,6 +295,7 @@ class PostgresDatabase:
             poolclass=NullPool,
             hide_parameters=True,
             connect_args={
+                "dsn": self._dsn,
                 "timeout": CONNECT_TIMEOUT_S,
                 "command_timeout": COMMAND_TIMEOUT_S,
                 # One that stands by lags behind: a worker would not find what it has just written.

@@ -5,6 +5,7 @@ Source of the codes: PostgreSQL documentation, appendix A, "PostgreSQL Error Cod
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from typing import Final
 
@@ -62,8 +63,8 @@ def explained(error: BaseException, shown: str) -> StoreError | None:
     code = _code(error) or ""
     if any(isinstance(c, asyncpg.TargetServerAttributeNotMatched) for c in _causes(error)):
         code = _READ_ONLY
-    if code == _OF_A_POOLER and "does not exist" in _words(error):
-        code = "3D000"
+    if code == _OF_A_POOLER:
+        code = _meant(_words(error))
     match code:
         case "53300":
             return StoreBlocked(
@@ -102,6 +103,11 @@ def explained(error: BaseException, shown: str) -> StoreError | None:
         return StoreUnavailable(
             f"the URL of the database {shown} has an option that the driver does not take "
             f"({_words(error)}). Mend it, or leave it out."
+        )
+    if (unsafe := _unsafe(error)) is not None:
+        return StoreBlocked(
+            f"the server of the database {shown} could not be reached safely ({unsafe})",
+            "Check sslmode, sslrootcert, sslcert and sslkey in --db, and the certificates they name",
         )
     if code.startswith("XX"):
         return NotADatabase(f"the database {shown} is damaged ({_words(error)}).")
@@ -150,3 +156,24 @@ def _words(error: BaseException) -> str:
     *_, cause = _causes(error)
     words = str(cause).partition("\n")[0]
     return words or type(cause).__name__
+
+
+def _meant(words: str) -> str:
+    """The server's code of what a pooler says."""
+    if "does not exist" in words or "no such database" in words:
+        return "3D000"
+    if "authentication failed" in words or "no such user" in words:
+        return "28P01"
+    return _OF_A_POOLER
+
+
+def _unsafe(error: BaseException) -> str | None:
+    """What is wrong with encryption or certificates, in words; None where nothing is."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message.rstrip(".") or "its certificate cannot be verified"
+        if isinstance(cause, (ssl.SSLError, asyncpg.ClientConfigurationError)):
+            return str(cause).partition("\n")[0]
+        if isinstance(cause, ConnectionError) and "SSL" in str(cause):
+            return "it does not encrypt, and sslmode asks for it"
+    return None

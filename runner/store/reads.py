@@ -67,6 +67,7 @@ from runner.store.submit import limits_from_json
 
 T = TypeVar("T")
 
+TRIES: Final = 3  # of a question whose connection was cut, before it waits
 PAGE: Final = 500
 TOGETHER: Final = 100  # jobs whose calls are read at once
 NEAREST_AMONG: Final = 5_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -19,19 +20,36 @@ from sqlalchemy import (
     update,
 )
 
+from runner.errors import SchemaTooNew
 from runner.jobs.states import State
 from runner.store import control
 from runner.store.broken import break_open_call
+from runner.store.engine import driver
 from runner.store.events import note
 from runner.store.records import EventKind
-from runner.store.schema import call, chunk, job, state_in, worker
+from runner.store.schema import SCHEMA_VERSION, call, chunk, job, state_in, worker
 
 _PROCESS_DIED = "the process that made this call is gone"
+
+
+VERSION: Final = "SELECT version_num FROM alembic_version"
 
 
 def register(
     connection: Connection, worker_id: str, host: str, pid: int, now_ms: int, lease_ms: int
 ) -> None:
+    """Announce a worker.
+
+    Raises:
+        SchemaTooNew: the database was upgraded while it was away.
+    """
+    ((version,),) = driver(connection).execute(VERSION).fetchall()
+    if version != SCHEMA_VERSION:
+        raise SchemaTooNew(
+            f"the database was brought to schema version {version} by another version of this "
+            f"program, and this one works with {SCHEMA_VERSION}. What was saved is safe: upgrade "
+            "the program here (pip install -U prefill-runner), and start it again."
+        )
     connection.execute(
         worker.insert().values(
             id=worker_id, host=host, pid=pid, started_ms=now_ms, lease_until_ms=now_ms + lease_ms

@@ -22,7 +22,7 @@ from runner.simulator import Simulator, SimulatorOptions
 from tests.strangers import a_stranger
 
 SEED = 11
-KILLS = {"sqlite": 20, "postgres": 10}
+KILLS = {"sqlite": 15, "postgres": 8}
 JOBS = 50
 CONCURRENCY = 20
 TOKENS_PER_SECOND = 100  # of each stream

@@ -4,6 +4,7 @@ ends and errors are noticed, over TLS as without."""
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -12,13 +13,13 @@ from typing import Any, cast
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.messages.client import MessagesClient
 from runner.messages.errors import CallError
 from runner.messages.rhythm import MOST_BYTES, Rhythm, Turns
-from runner.messages.tls import share_buffer
+from runner.messages.tls import read_small, share_buffer
 from tests.messages.turns import every_turn
 from tests.messages.wire import STREAM_HEAD, Connection, WireServer, block, end, start, text
 
@@ -96,6 +97,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS, st.sampled_from([None, aiohttp.ClientPayloadError("reset")]))
 def test_all_that_was_sent_is_read_in_order(
     steps: list[bytes | int | str], last: Exception | None
@@ -334,6 +336,20 @@ async def test_over_tls_connections_share_a_buffer(tls_server: WireServer) -> No
             buffers.append(transport._ssl_protocol._ssl_buffer)
     assert buffers[0] is buffers[1]
     await client.aclose()
+
+
+def test_connections_begin_with_a_small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asyncio.sslproto.SSLProtocol, "max_size", 256 * 1024)
+    read_small()
+    made = asyncio.sslproto.SSLProtocol(
+        cast(Any, None),
+        cast(Any, asyncio.Protocol()),
+        ssl.create_default_context(),
+        cast(Any, None),
+    )
+    assert len(made._ssl_buffer) == 32 * 1024
+    transport: Any = made._get_app_transport()
+    transport._closed = True  # it was never opened
 
 
 def test_a_transport_without_tls_has_no_buffer_to_share() -> None:

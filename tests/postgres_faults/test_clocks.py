@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.on_a_server]
 
 HOUR_S = 3_600
 # Short, and still long enough for a machine that is busy with other things.
-LEASE = SHORT_LEASE | {"lease_s": 4.0, "trust_s": 3.0}
+LEASE = SHORT_LEASE | {"lease_s": 3.0, "trust_s": 2.2}
 DOLLAR = 1_000_000_000
 A_CALL = 80 * 5_000  # nano-dollars: 80 tokens of output at 5 dollars a million
 PRICES = {"claude-haiku-4-5": Rates(0, 5 * DOLLAR, 0, 0, 0)}

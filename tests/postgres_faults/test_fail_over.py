@@ -93,7 +93,8 @@ async def test_a_submission_that_was_half_way_is_whole(
     postgres_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runner.store.submit.SLICE_JOBS", 10)
-    async with a_worker(postgres_server) as (store, _, proxy):
+    async with a_worker(postgres_server) as (store, hands, proxy):
+        await hands.submit(make_spec("j0"))
         with postgres_server.standby() as standby:
 
             def jobs() -> Iterator[JobSpec]:

@@ -16,6 +16,7 @@ from runner.jobs.states import State
 from runner.library import open_store
 from runner.store import hints
 from runner.store.records import PauseCause, Selection
+from runner.workers import pacing
 from tests.house import QUICK, House, a_house, job
 from tests.strangers import PostgresStranger, a_stranger
 
@@ -24,6 +25,12 @@ pytestmark = [pytest.mark.anyio, pytest.mark.on_a_server]
 # So seldom that no test sees it.
 HARDLY_LOOKS = replace(QUICK, poll_s=3600.0)
 LISTENS = "SELECT pid FROM pg_stat_activity WHERE application_name = 'runner listens'"
+
+
+@pytest.fixture(autouse=True)
+def nothing_else_wakes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "BEAT_S", 3600.0)
+    monkeypatch.setattr(hints, "AGAIN_S", (1.0, 1.5))
 
 
 @asynccontextmanager
@@ -75,10 +82,7 @@ async def test_what_is_submitted_resumed_or_retried_begins_at_once(tmp_path: Pat
         await house.assert_whole(job("a"), job("b"))
 
 
-async def test_a_listener_that_is_cut_off_listens_again_and_looks_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hints, "AGAIN_S", (0.3, 0.5))
+async def test_a_listener_that_is_cut_off_listens_again_and_looks_once(tmp_path: Path) -> None:
     async with a_house(tmp_path) as house, an_idle_worker(house):
         with a_stranger(house.database) as stranger:
             was = await a_listener(stranger)

@@ -48,10 +48,10 @@ async def test_what_was_acknowledged_survives_a_kill(hands, store: Store, databa
     await hands.submit(*(make_spec(f"j{n}") for n in range(20)))
     await store.close()
     acknowledged: set[tuple[int, int]] = set()
-    for _ in range(10):
+    for _ in range(6):
         with start(SAVER, database) as child:
             assert child.stdout is not None
-            for _ in range(random.randint(1, 3000)):
+            for _ in range(random.randint(1, 1500)):
                 line = child.stdout.readline()
                 assert line, "the child died by itself"
                 acknowledged.add(tuple(map(int, line.split())))  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 class Told:
     """A store in which every beginning is shared by two jobs, and more than are read at once."""
 
-    async def shared_prefixes(self, batch_key, hashes=None, *, limit=None):
+    async def shared_prefixes(self, batch_key, hashes=None, *, limit=None):  # noqa: ARG002
         if hashes is None:
             return [SharedPrefix(b"%d" % n, 2, 0, 0) for n in range(limit)]
         return [SharedPrefix(one, 2, 0, 0) for one in hashes]

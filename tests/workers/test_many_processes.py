@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_eight_processes_with_fifty_jobs_each(tmp_path: Path) -> None:
-    count = 400
+    count = 8 * 50
     specs = [job(f"j{n}", mark="tokens=8") for n in range(count)]
     async with a_house(tmp_path) as house:
         await house.submit(*specs, limits=BatchLimits(concurrency=400))
