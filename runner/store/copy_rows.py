@@ -52,7 +52,7 @@ SELECT job.key,
   coalesce((SELECT max(chunk.seq) FROM chunk WHERE chunk.job_key = job.key), -1) + 1
 FROM job JOIN job_spec ON job_spec.job_key = job.key
 WHERE job.batch_key = ? AND job.key > ? ORDER BY job.key LIMIT ?
-"""
+"""  # noqa: S608  a number of our own
 OF_SLICE: Final = "(SELECT key FROM job WHERE batch_key = ?1 AND key BETWEEN ?2 AND ?3)"
 # The keys of so many new calls, as ranges.
 NEXT_CALLS: Final = Sql(
