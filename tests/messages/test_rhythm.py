@@ -261,6 +261,32 @@ async def test_over_tls_packets_gather_and_connections_are_used_again(
     await client.aclose()
 
 
+async def test_who_reads_nothing_for_a_while_finds_the_stream_alive(
+    server: WireServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a database does not answer: what was sent meanwhile waits in the kernel."""
+    every_turn(monkeypatch)
+    went_on = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.send(STREAM_HEAD, start() + block() + text("one "))
+        await went_on.wait()
+        for number in range(50):
+            await connection.send(text(word(number)))
+            await asyncio.sleep(0.01)
+        await connection.send(end())
+
+    server.play(script)
+    client = MessagesClient(base_url=server.base_url, read_timeout_s=0.2)
+    async with client.stream(BODY) as stream:
+        words = await anext(stream)
+        went_on.set()
+        await asyncio.sleep(0.8)
+        words += "".join([piece async for piece in stream])
+    assert words == "one " + "".join(map(word, range(50)))
+    await client.aclose()
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 async def test_over_tls_a_server_that_goes_while_it_is_not_listened_to(
     tls_server: WireServer, monkeypatch: pytest.MonkeyPatch, how: str

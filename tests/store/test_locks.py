@@ -130,3 +130,12 @@ def test_a_folder_for_locks_that_others_could_write_to_is_not_used(
     elsewhere.mkdir(mode=0o700)
     folder.symlink_to(elsewhere)
     assert private_folder() is None
+
+
+def test_a_platform_without_such_locks_needs_no_folder_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor has it to tell of users: a queue on a server is worked on from there as well."""
+    monkeypatch.setattr("runner.store.locks.fcntl", None)
+    monkeypatch.delattr("os.getuid")
+    assert private_folder() is None
