@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,10 +67,12 @@ class Server:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             while True:
-                # The wheel gives it ten seconds, which a busy machine and a recovery may pass.
-                with suppress(subprocess.TimeoutExpired):
+                # The wheel gives it ten seconds, and finds fault with one that is still starting:
+                # a recovery on a busy machine may take longer.
+                with suppress(subprocess.TimeoutExpired, AssertionError):
                     self.server.start()
                     return
+                time.sleep(0.5)
 
     def crash(self) -> None:
         """SIGKILL for the postmaster; its children see to their own ends."""

@@ -29,6 +29,7 @@ async def a_worker(server: Server) -> AsyncIterator[tuple[Store, Hands, Proxy]]:
     database = server.empty()
     with a_proxy(database) as (proxy, through):
         async with await Store.open(through) as store:
+            store.wait_when_blocked(lambda _: None)
             yield store, Hands(store), proxy
     server.drop(database)
 
