@@ -141,7 +141,7 @@ def a_proxy(database: str) -> Iterator[tuple[Proxy, str]]:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(200)
     through = url.set(host="127.0.0.1", port=proxy.port, query={})
     try:
         yield proxy, through.render_as_string(hide_password=False)

@@ -112,6 +112,7 @@ class DirectPackets:
         self._plain_bytes = 0
         rhythm.streams += 1
         share_buffer(self._transport)
+        self._end_other_timeout()
 
     async def read(self) -> bytes:
         if self._turns is not None:
@@ -144,6 +145,14 @@ class DirectPackets:
         """None: the end of the body has come, and the connection may serve others by now."""
         connection = self._answer.connection
         return None if connection is None else connection.transport
+
+    def _end_other_timeout(self) -> None:
+        """aiohttp's own time-out takes what is left in the kernel for silence: while a disk hangs
+        and nobody reads, it would end a stream that is well. Here silence is looked for already."""
+        protocol = None if self._answer.connection is None else self._answer.connection.protocol
+        if protocol is not None:
+            protocol.read_timeout = None  # the next request on this connection sets its own
+            protocol.start_timeout()
 
     def _consider_turns(self, plain_s: float) -> None:
         a_turn = min(1, self._rhythm.every_s / plain_s) if plain_s else 1  # of the time that passed

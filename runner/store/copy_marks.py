@@ -174,10 +174,37 @@ def worked_on(name: str, busy: Sequence[Holder]) -> StoreUnavailable:
     )
 
 
-def left(connection: Connection, batch_key: int, mark: Leaving) -> None:
-    """All of it is at the other place."""
-    done = replace(mark, done=True)
-    driver(connection).execute(LEAVE, (storable(done.words()), told(done), batch_key))
+def still_leaving(connection: Connection, name: str, mark: Leaving) -> None:
+    """The last look before a batch goes on at the other place: nobody goes on with it here.
+
+    Raises:
+        StoreError: its owner let it go on here meanwhile.
+    """
+    sql = driver(connection)
+    found = _marked(sql, name, mark)
+    if found is None or holders(sql, found.key):
+        raise StoreError(
+            f"batch '{name}' was let go on by its owner while it was copied (`runner resume "
+            "--copied`), so it stays where it is. To copy it all the same, give the command with "
+            "--afresh."
+        )
+
+
+def left(connection: Connection, name: str, mark: Leaving) -> None:
+    """All of it is at the other place. Where its owner lets it go on here as well, it does."""
+    sql = driver(connection)
+    found = _marked(sql, name, mark)
+    if found is not None:
+        done = replace(mark, done=True)
+        sql.execute(LEAVE, (storable(done.words()), told(done), found.key))
+
+
+def _marked(sql: Driver, name: str, mark: Leaving) -> Found | None:
+    """The batch, where this very mark is on it."""
+    found = find(sql, name)
+    if found is None or found.paused is not PauseCause.COPY or found.leaving is None:
+        return None
+    return found if found.leaving.id == mark.id else None
 
 
 def come_back(connection: Connection, name: str) -> Leaving | None:

@@ -37,19 +37,22 @@ from runner.store.submit import NEXT_KEYS
 Row = tuple[Any, ...]
 
 LOOKED_AT_ONCE: Final = 2_000  # jobs
+CHARACTERS_A_TOKEN: Final = 4  # roughly: it only makes slices larger or smaller
 SLICE_CHARACTERS: Final = 4_000_000
 SLICE_ROWS: Final = 20_000
 PREFIXES_AT_ONCE: Final = 5_000
 THROWN_AT_ONCE: Final = 500  # jobs
 
-SIZES: Final = """\
+# How long its text is, is told by what its calls were billed, and how many chunks there are by the
+# number of the last: reading all chunks of so many long documents would take a server minutes.
+SIZES: Final = f"""\
 SELECT job.key,
-  length(job_spec.shape) + coalesce((
-    SELECT sum(length(chunk.text)) FROM chunk WHERE chunk.job_key = job.key), 0),
-  (SELECT count(*) FROM chunk WHERE chunk.job_key = job.key)
+  length(job_spec.shape) + {CHARACTERS_A_TOKEN} * coalesce((
+    SELECT sum(call.output_tokens) FROM call WHERE call.job_key = job.key), 0),
+  coalesce((SELECT max(chunk.seq) FROM chunk WHERE chunk.job_key = job.key), -1) + 1
 FROM job JOIN job_spec ON job_spec.job_key = job.key
 WHERE job.batch_key = ? AND job.key > ? ORDER BY job.key LIMIT ?
-"""
+"""  # noqa: S608  a number of our own
 OF_SLICE: Final = "(SELECT key FROM job WHERE batch_key = ?1 AND key BETWEEN ?2 AND ?3)"
 # The keys of so many new calls, as ranges.
 NEXT_CALLS: Final = Sql(

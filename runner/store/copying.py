@@ -33,6 +33,7 @@ from runner.store.copy_marks import (
     holders,
     leave,
     left,
+    still_leaving,
     told,
     worked_on,
 )
@@ -173,7 +174,7 @@ class _Copy:
 
     async def whole_already(self, mark: Leaving) -> CopyReceipt:
         """It was finished before, at most without a last word where it left."""
-        await self._source.apply(partial(left, batch_key=await self._here(), mark=mark))
+        await self._source.apply(partial(left, name=self._name, mark=mark))
         (row,) = await self._target.batches([self._name])
         return CopyReceipt(self._name, row.jobs, row.jobs, 0)
 
@@ -224,13 +225,14 @@ class _Copy:
         portions = copy_rows.prefixes(self._source.database, here)
         while some := await asyncio.to_thread(next, portions, None):
             await target.apply(partial(copy_rows.put_prefixes, batch_key=key, rows=some))
-        # Once more: its owner may have changed its limits meanwhile.
-        head = await self._read(copy_rows.header, here)
+        # Once more: its owner may have changed its limits meanwhile, or let it go on here.
         name = self._name
+        await self._source.apply(partial(still_leaving, name=name, mark=mark))
+        head = await self._read(copy_rows.header, here)
         await target.apply(
             partial(_go_on, batch_key=key, head=head, mark=mark, arriving=arriving, name=name)
         )
-        await self._source.apply(partial(left, batch_key=here, mark=mark))
+        await self._source.apply(partial(left, name=name, mark=mark))
         return CopyReceipt(name, arriving.jobs, again, self._lost)
 
     async def _read(self, what: Callable[[Driver, int], T], batch_key: int) -> T:

@@ -116,8 +116,11 @@ class WorkerLocks:
 def private_folder() -> Path | None:
     """A folder of this machine and this user, for the locks of a database that is no file.
 
-    None where others might write to it: they could make a worker look dead.
+    None where others might write to it, who could make a worker look dead, and on platforms that
+    have no such locks.
     """
+    if fcntl is None:
+        return None
     folder = Path(tempfile.gettempdir()) / f"runner-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -25,7 +25,7 @@ def simulator(**options: Any) -> Iterator[Simulator]:
 
     thread = Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert started.wait(20)
+    assert started.wait(200)
     try:
         yield found[0]
     finally:

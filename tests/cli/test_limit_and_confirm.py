@@ -189,7 +189,7 @@ def test_a_person_at_a_terminal_is_asked(
             with suppress(OSError):  # the other side is closed when the process has ended
                 while select.select([own], [], [], 30)[0] and (more := os.read(own, 4096)):
                     said += more.decode()
-            assert process.wait(30) == status, said
+            assert process.wait(200) == status, said
         finally:
             process.kill()
             os.close(own)

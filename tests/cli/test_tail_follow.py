@@ -37,7 +37,7 @@ class Tail:
     @asynccontextmanager
     async def of(cls, job_id: str, database: str) -> AsyncIterator[Tail]:
         command = [sys.executable, "-m", "runner", "tail", job_id, "-f", "--db", database]
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with await anyio.open_process(command) as process:
                 yield cls(process)
 

@@ -47,7 +47,7 @@ def test_mixed_models_outlive_kills_and_faults(database, tmp_path):
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             try:
                 if kill == KILLS:
-                    status = process.wait(timeout=120)
+                    status = process.wait(timeout=200)
                     break
                 moment = read_books(base_url)["tokens_generated"] + JOBS * least // (KILLS + 2)
                 assert not ends_before(

@@ -42,7 +42,7 @@ async def test_examples_run(page, tmp_path):
                     env=environment,
                     capture_output=True,
                     text=True,
-                    timeout=60,
+                    timeout=200,
                 )
             )
             assert (done.returncode, done.stderr) == (0, "")

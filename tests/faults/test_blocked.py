@@ -71,13 +71,13 @@ async def works_through(
             tasks.start_soon(worker.run)
             await house.simulator.books.wait_for(lambda books: books.tokens_generated > 20)
             begin()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 await blocked.wait()
             asked = house.simulator.books.requests
             await house.simulator.books.wait_for(lambda books: books.tokens_generated > 60)
             assert house.simulator.books.requests == asked  # nothing new is begun
             end()
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 await free.wait()
     return heard
 
@@ -149,7 +149,7 @@ async def test_a_stop_ends_the_waiting(tmp_path, impatient) -> None:
                     with pytest.raises(StoreBlocked):
                         await worker.run()
 
-                with anyio.fail_after(20):
+                with anyio.fail_after(60):
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(work)
                         await house.simulator.books.wait_for(lambda b: b.tokens_generated > 5)

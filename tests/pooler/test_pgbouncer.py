@@ -133,8 +133,8 @@ async def test_four_workers_share_two_connections_and_one_is_killed(
         await house.assert_whole(*specs)
         (batch,) = await house.store.batches()
         assert batch.count(State.COMPLETED) == batch.complete == len(specs)
-        # What was not saved when one of them was killed.
-        assert books.tokens_generated_twice < 4 * 100 + 2 * books.requests
+        # Of the killed one's documents at most, and none that was complete.
+        assert books.tokens_generated_twice < 4 * 200 + 2 * books.requests
 
 
 async def test_a_pooler_that_is_restarted_is_waited_for(

@@ -42,7 +42,7 @@ def test_it_serves_until_it_is_told_to_stop() -> None:
         with urllib.request.urlopen(f"{url}/books") as answer:  # noqa: S310 (our own address)
             assert json.load(answer)["requests"] == 0
         process.send_signal(signal.SIGTERM)
-        _, books = process.communicate(timeout=10)
+        _, books = process.communicate(timeout=200)
         assert process.returncode == 0
         assert json.loads(books)["tokens_generated"] == 0
 

@@ -438,6 +438,60 @@ async def test_an_order_in_the_middle_is_noticed(
         assert (await copy_batch(here, there, "b", max_rescues=3, afresh=True)).again == 4
 
 
+async def test_an_owner_who_lets_it_go_on_in_the_middle_is_heard(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would go on at both places, and both would pay."""
+    monkeypatch.setattr(copy_rows, "SLICE_CHARACTERS", 1)
+    first, second = queues.new("sqlite"), queues.new("sqlite")
+    async with await Store.open(first) as here, await Store.open(second) as there:
+        await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(3)])
+        brought: list[bool] = []
+
+        async def bring_back() -> bool:
+            async with await Store.open(first) as owner:
+                return await owner.bring_back("b")
+
+        def progress(jobs: int, _of: int) -> None:
+            if jobs == 2 and not brought:
+                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
+                    brought.append(thread.submit(asyncio.run, bring_back()).result())
+
+        with pytest.raises(StoreError, match=r"let go on by its owner.*--afresh"):
+            await copy_batch(here, there, "b", max_rescues=3, progress=progress)
+        assert brought == [True]
+        assert len(await here.open_lanes()) == 1
+        assert await there.open_lanes() == []
+        assert (await copy_batch(here, there, "b", max_rescues=3, afresh=True)).jobs == 3
+        assert (await here.open_lanes(), len(await there.open_lanes())) == ([], 1)
+
+
+async def test_long_documents_are_copied_in_slices_that_fit(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no text is read to make them: a server would not live to see the end of it."""
+    assert "text" not in copy_rows.SIZES
+    found: list[copy_rows.Slice] = []
+    first = queues.new("sqlite")
+    async with await Store.open(first) as store:
+        hands = Hands(store)
+        await hands.submit(*(make_spec(f"j{n}") for n in range(4)))
+        for number in range(4):
+            claim = await hands.claim()
+            call = await hands.begin(claim)
+            for seq in range(3):
+                await store.save(claim, call, seq, "x" * 40)
+            usage = Usage(output_tokens=1_000 if number == 3 else 30)
+            await store.end_call(claim, call, CallOutcome("end_turn", usage=usage))
+            await store.settle(claim, Settlement(State.COMPLETED, Finish.END_TURN))
+        for rows, characters, jobs in ((6, 10**9, [2, 2]), (10**9, 2_000, [3, 1])):
+            monkeypatch.setattr(copy_rows, "SLICE_ROWS", rows)
+            monkeypatch.setattr(copy_rows, "SLICE_CHARACTERS", characters)
+            found = list(copy_rows.slices(store.database, hands.batch_key, 0))
+            assert [len(one.jobs) for one in found] == jobs
+            assert sum(len(one.chunks) for one in found) == 12
+
+
 async def test_of_two_copies_at_once_one_goes_on(
     queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:

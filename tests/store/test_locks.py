@@ -58,7 +58,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(database_file: Path) -> No
         assert child.stdout.readline() == "True\n"
         assert locks.alive("w1") is True
         child.send_signal(signal.SIGKILL)
-        child.wait(10)
+        child.wait(200)
     assert locks.alive("w1") is False
     assert locks.alive("w1") is False  # asking takes nothing
     locks.forget("w1")
@@ -129,4 +129,13 @@ def test_a_folder_for_locks_that_others_could_write_to_is_not_used(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     folder.symlink_to(elsewhere)
+    assert private_folder() is None
+
+
+def test_a_platform_without_such_locks_needs_no_folder_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor has it to tell of users: a queue on a server is worked on from there as well."""
+    monkeypatch.setattr("runner.store.locks.fcntl", None)
+    monkeypatch.delattr("os.getuid")
     assert private_folder() is None

@@ -95,7 +95,7 @@ def test_four_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
         child.stdin.write("go\n")
         child.stdin.flush()
     for child in started:
-        _, errors = child.communicate(timeout=30)
+        _, errors = child.communicate(timeout=200)
         assert (child.returncode, errors) == (0, "")
     assert migrate.current(path) == migrate.head()
     with closing(sqlite3.connect(path)) as connection:
@@ -104,7 +104,7 @@ def test_four_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
 
 def test_a_current_database_opens_without_alembic(empty_database: Path) -> None:
     (child,) = children(empty_database, 1)
-    output, errors = child.communicate("go\n", timeout=30)
+    output, errors = child.communicate("go\n", timeout=200)
     assert (output, errors) == ("ready\nFalse\n", "")
 
 
@@ -278,7 +278,7 @@ def test_without_permission(
     try:
         child = subprocess.run(
             [sys.executable, "-c", PERMITTED, str(folder / "x.db")],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
     finally:
         folder.chmod(0o755)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from runner.errors import ClaimLost, UsageError
@@ -135,6 +137,24 @@ async def test_prune_goes_by_age_and_portions(
     assert (receipt.jobs, receipt.batches) == (2, 1)
     assert await store.batches() == []
     assert await store.check() == []
+
+
+async def test_what_one_transaction_may_prune(
+    store: Store, hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the chunks that each job has; jobs without any go along, and one is always taken."""
+    monkeypatch.setattr(orders, "PRUNED_CHUNKS", 5)
+    await hands.submit(*(make_spec(f"j{n}") for n in range(5)))
+    keys = []
+    for chunks in (3, 2, 0, 1, 9):
+        claim = await hands.claim()
+        call_key = await hands.begin(claim)
+        for seq in range(chunks):
+            await store.save(claim, call_key, seq, "x")
+        await store.settle(claim, ENDS[0])
+        keys.append(claim.job_key)
+    for some, most in ((keys, 3), (keys[2:], 2), (keys[4:], 1)):
+        assert await store.apply(partial(orders._bearable, keys=some)) == most
 
 
 @sqlite_only

@@ -142,6 +142,6 @@ async def test_a_sign_of_life_moves_no_index(hands, store, database: str) -> Non
 
 async def until_told(stranger: PostgresStranger, question: str) -> None:
     """The server counts a moment later, when the connection that wrote rests."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while stranger.execute(question) != [(True,)]:  # noqa: ASYNC110  nothing tells of it
             await anyio.sleep(0.05)

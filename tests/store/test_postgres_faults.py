@@ -31,7 +31,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 async def until(holds: Callable[[], bool]) -> None:
     """No event tells of what happens in the server."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not holds():  # noqa: ASYNC110
             await anyio.sleep(0.01)
 
@@ -103,7 +103,7 @@ async def test_saves_of_several_processes_do_not_wait_for_each_other(
     with a_stranger(database) as writer:
         writer.execute("BEGIN")
         writer.execute(f"SELECT pg_advisory_xact_lock({postgres.TURN})")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await store.save(claim, call_key, 0, "text")
         writer.execute("ROLLBACK")
 
@@ -114,7 +114,7 @@ async def test_claims_pass_by_what_another_transaction_holds(hands, store, datab
     with a_stranger(database) as other:
         other.execute("BEGIN")
         other.execute("SELECT 1 FROM job WHERE id = 'a' FOR UPDATE")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             claims = await store.claim("w1", [Lane(hands.batch_key, "m", 2)], 2)
         assert [claim.job_id for claim in claims] == ["b"]
         other.execute("ROLLBACK")
@@ -214,12 +214,12 @@ async def test_a_restart_is_waited_for(
     try:
         saving = store.save(claim, call_key, 0, "text")
         reading = asyncio.ensure_future(hands.job())
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await began.wait()
         assert "does not answer" in str(told[0])
     finally:
         await asyncio.to_thread(postgres_server.start)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         await saving
         assert (await reading).state is State.EXECUTING
     await until(lambda: told[-1] is None)

@@ -59,7 +59,7 @@ async def test_what_was_acknowledged_survives_a_kill(hands, store: Store, databa
             for line in child.stdout.read().splitlines():
                 if len(line.split()) == 2:
                     acknowledged.add(tuple(map(int, line.split())))  # type: ignore[arg-type]
-            child.wait(10)
+            child.wait(200)
         async with await Store.open(database) as after:
             (dead,) = await after.workers()
             assert len(await after.rescue(dead.id, max_rescues=100)) == 20
@@ -120,7 +120,7 @@ async def test_eight_processes_share_the_jobs_none_twice(
         child.stdin.write(b"go\n")
         child.stdin.flush()
     for child in children:
-        output, _ = child.communicate(timeout=50)
+        output, _ = child.communicate(timeout=200)
         assert child.returncode == 0
         outputs.append(output.decode().split())
     done = [name for output in outputs for name in output]

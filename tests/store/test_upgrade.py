@@ -265,7 +265,7 @@ def test_a_process_that_dies_in_the_middle_leaves_the_old_one_whole(old: Path, p
 
 def test_several_processes_at_once_upgrade_it_once(old: Path) -> None:
     children = [subprocess.Popen([sys.executable, "-c", CHILD, str(old)]) for _ in range(3)]
-    assert [child.wait(timeout=60) for child in children] == [0, 0, 0]
+    assert [child.wait(timeout=200) for child in children] == [0, 0, 0]
     assert migrate.current(old) == migrate.head()
 
 

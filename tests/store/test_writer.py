@@ -53,7 +53,7 @@ class Gate:
 
     def __call__(self, _connection: Connection) -> None:
         self.entered.set()
-        assert self.released.wait(10)
+        assert self.released.wait(200)
 
     async def shut(self, scratch: Writer) -> asyncio.Future[None]:
         future = scratch.submit(self)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """No event tells of what others do in the server."""
-    with anyio.fail_after(40):
+    with anyio.fail_after(60):
         while not await holds():  # noqa: ASYNC110
             await anyio.sleep(0.05)
 

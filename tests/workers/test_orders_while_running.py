@@ -76,7 +76,7 @@ async def test_a_paused_batch_ends_its_calls_and_goes_on_when_resumed(tmp_path) 
             assert await calls_of(house, "a") == len(made)
             await other.resume(1)
         # The worker waited for it, and ends when the document does.
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while (await house.row("a")).state is not State.COMPLETED:  # noqa: ASYNC110
                 await anyio.sleep(0.02)
         await house.assert_whole(spec)

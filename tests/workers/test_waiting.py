@@ -18,7 +18,7 @@ OFTEN = WorkerSettings(checkpoint_s=0.01, poll_s=0.02, ask_again_s=0.1)
 
 
 async def paused(house: House, cause: PauseCause | None) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while (await house.store.batches())[0].paused is not cause:  # noqa: ASYNC110  no word is sent
             await anyio.sleep(0.01)
 

@@ -283,7 +283,7 @@ async def test_work_goes_on_without_end_until_stopped(tmp_path):
             tasks.start_soon(worker.run)
             for number, spec in enumerate((first, second), 1):
                 await house.submit(spec)
-                with anyio.fail_after(10):
+                with anyio.fail_after(60):
                     while len(finished) < number:
                         await anyio.lowlevel.checkpoint()
             worker.stop()
@@ -317,7 +317,7 @@ async def _never(worker_id, *, lease_ms):
 
 async def _streamed(worker, characters):
     """Wait until so much text has come in."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while worker.progress.output_characters < characters:
             await anyio.lowlevel.checkpoint()
 
