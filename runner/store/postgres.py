@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 from sqlalchemy import URL, Connection, NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from runner.errors import StoreError, StoreUnavailable
+from runner.errors import StoreBlocked, StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
 from runner.store.bare import Driver, PostgresDriver
 from runner.store.connections import ReadingConnections, drop
@@ -47,6 +47,8 @@ LOCK_TIMEOUT_S: Final = 10
 # for it: much less than a lease, so that nobody loses a job by it.
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
 IN_DOUBT_POLL_S: Final = 0.1
+# Then it is told that the server does not finish a commit, as one whose standby is gone.
+IN_DOUBT_S: Final = 5.0
 PROMPT_MS: Final = 500
 PASSED_BY_MS: Final = 60_000
 
@@ -472,13 +474,23 @@ class PostgresSession:
             raise Replaced
 
     async def _was_committed(self, connection: AsyncConnection, doubt: _Doubt) -> bool:
-        """What became of a transaction, as the server knows it."""
+        """What became of a transaction, as the server knows it.
+
+        Raises:
+            StoreBlocked: the server does not finish it; ask again.
+        """
         asked = {"xid": doubt.xid, "recovered": doubt.recovered, "mark": doubt.mark}
+        asked_ms = steady_ms()
         while True:
             async with connection.begin():
                 status = (await connection.execute(STATUS, asked)).scalar_one()
             if status != "in progress":
                 return bool(status == "committed")
+            if steady_ms() - asked_ms > IN_DOUBT_S * 1000:
+                raise StoreBlocked(
+                    f"the server of the database {self._database.shown} does not finish a commit",
+                    "See whether it waits for a synchronous standby (pg_stat_replication)",
+                )
             await asyncio.sleep(IN_DOUBT_POLL_S)
 
 

@@ -60,6 +60,8 @@ def explained(error: BaseException, shown: str) -> StoreError | None:
     Args:
         shown: the database's name, without a password.
     """
+    if isinstance(error, StoreBlocked):
+        return error
     code = _code(error) or ""
     if any(isinstance(c, asyncpg.TargetServerAttributeNotMatched) for c in _causes(error)):
         code = _READ_ONLY

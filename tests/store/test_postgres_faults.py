@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import anyio
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from runner.errors import ClaimLost, StoreBlocked
@@ -162,6 +163,40 @@ async def test_what_a_lost_commit_did_is_done_once(database: str, trouble: Troub
                 assert (job.claim, job.attempt, job.calls) == (1, 1, 1)
                 assert [piece.text for piece in await store.pieces(claim.job_key)] == ["text"]
                 assert proxy.cuts == 4 * number
+            assert await store.check() == []
+
+
+async def test_a_commit_that_the_server_does_not_finish_is_told_and_done_once(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its synchronous standby is gone: it says "in progress" until somebody mends that."""
+    status = postgres.STATUS
+    monkeypatch.setattr(postgres, "IN_DOUBT_S", 0.2)
+    with a_proxy(database) as (proxy, through):
+        async with await Store.open(through) as store:
+            hands, told = Hands(store), asyncio.Event()
+            await hands.submit()
+            claim = await hands.claim()
+            call_key = await hands.begin(claim)
+            causes: list[StoreBlocked | None] = []
+
+            def tell(cause: StoreBlocked | None) -> None:
+                causes.append(cause)
+                told.set()
+
+            store.wait_when_blocked(tell)
+            monkeypatch.setattr(
+                postgres, "STATUS", text("SELECT 'in progress', :xid, :recovered, :mark")
+            )
+            proxy.trouble = Trouble.LOSE_ANSWER
+            saving = store.save(claim, call_key, 0, "text")
+            with anyio.fail_after(60):
+                await told.wait()
+                assert "does not finish a commit" in str(causes[0])
+                assert not saving.done()
+                monkeypatch.setattr(postgres, "STATUS", status)
+                await saving
+            assert [piece.text for piece in await store.pieces(claim.job_key)] == ["text"]
             assert await store.check() == []
 
 
