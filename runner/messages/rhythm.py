@@ -39,7 +39,7 @@ class Rhythm:
         streams: how many are open, those that take no turns included.
     """
 
-    def __init__(self, *, every_s: float = 0.25, crowd: int = 32, plain_s: float = 1.0) -> None:
+    def __init__(self, *, every_s: float = 0.25, crowd: int = 8, plain_s: float = 1.0) -> None:
         self.every_s = every_s
         self.plain_s = plain_s
         self.streams = 0

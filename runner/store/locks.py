@@ -119,9 +119,10 @@ def private_folder() -> Path | None:
     None where others might write to it, who could make a worker look dead, and on platforms that
     have no such locks.
     """
-    if fcntl is None:
+    user = getattr(os, "getuid", None)
+    if user is None:
         return None
-    folder = Path(tempfile.gettempdir()) / f"runner-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"runner-{user()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()

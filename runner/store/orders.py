@@ -204,6 +204,6 @@ def _bearable(connection: Connection, keys: list[int]) -> int:
     """
     last = select(func.max(chunk.c.seq)).where(chunk.c.job_key == job.c.key).scalar_subquery()
     rows = connection.execute(select(job.c.key, last).where(job.c.key.in_(keys)))
-    chunks = {key: 0 if seq is None else seq + 1 for key, seq in rows}
+    chunks: dict[int, int] = {key: 0 if seq is None else seq + 1 for key, seq in rows}
     totals = accumulate(chunks[key] for key in keys)
     return max(1, sum(total <= PRUNED_CHUNKS for total in totals))

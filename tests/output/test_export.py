@@ -44,10 +44,10 @@ async def finish(store: Store, batch_key: int, text: str, settlement: Settlement
     await writer.settle(claim, call, "end_turn", settlement)
 
 
-async def test_every_kind_has_its_place(tmp_path: Path) -> None:
-    await fill(tmp_path / "db")
+async def test_every_kind_has_its_place(tmp_path: Path, database: str) -> None:
+    await fill(database)
     out = tmp_path / "out"
-    async with await Store.open(tmp_path / "db") as store:
+    async with await Store.open(database) as store:
         receipt = await export(store, out)
     assert files(out) == {
         "animals.jsonl",
@@ -75,10 +75,10 @@ async def test_every_kind_has_its_place(tmp_path: Path) -> None:
     }
 
 
-async def test_a_line_lets_every_seam_be_checked(tmp_path: Path) -> None:
-    await fill(tmp_path / "db")
+async def test_a_line_lets_every_seam_be_checked(tmp_path: Path, database: str) -> None:
+    await fill(database)
     out = tmp_path / "out"
-    async with await Store.open(tmp_path / "db") as store:
+    async with await Store.open(database) as store:
         await export(store, out, format=Format.JSONL)
     assert files(out) == {"animals.jsonl", "animals.cut.jsonl", "dull.jsonl"}
     heron = lines(out / "animals.jsonl")["heron"]
@@ -102,10 +102,12 @@ async def test_a_line_lets_every_seam_be_checked(tmp_path: Path) -> None:
     assert others["fox"]["text"] == HOSTILE  # a file is no terminal: the text is as it is
 
 
-async def test_unfinished_documents_only_when_asked_for_and_marked(tmp_path: Path) -> None:
-    await fill(tmp_path / "db")
+async def test_unfinished_documents_only_when_asked_for_and_marked(
+    tmp_path: Path, database: str
+) -> None:
+    await fill(database)
     out = tmp_path / "out"
-    async with await Store.open(tmp_path / "db") as store:
+    async with await Store.open(database) as store:
         receipt = await export(store, out, unfinished=True)
     owl = (out / "animals/cut/owl.cut.md").read_text()
     assert owl.startswith("> **This document is not complete** (unfinished; state executing")
@@ -114,9 +116,9 @@ async def test_unfinished_documents_only_when_asked_for_and_marked(tmp_path: Pat
     assert (receipt.written, sum(receipt.counts.values())) == (6, 6)
 
 
-async def test_a_document_stands_in_one_place_only(tmp_path: Path) -> None:
+async def test_a_document_stands_in_one_place_only(tmp_path: Path, database: str) -> None:
     out = tmp_path / "out"
-    async with await Store.open(tmp_path / "db") as store:
+    async with await Store.open(database) as store:
         receipt = await store.submit(BatchSpec("b"), [job("j"), job("other")])
         cut = Settlement(State.COMPLETED, finish=Finish.STALLED)
         await finish(store, receipt.batch_key, "cut", cut)
@@ -137,9 +139,9 @@ async def test_a_document_stands_in_one_place_only(tmp_path: Path) -> None:
         assert (out / "b/cut/j.cut.md").read_text().endswith("cut again")
 
 
-async def test_only_the_batches_asked_for(tmp_path: Path) -> None:
-    await fill(tmp_path / "db")
-    async with await Store.open(tmp_path / "db") as store:
+async def test_only_the_batches_asked_for(tmp_path: Path, database: str) -> None:
+    await fill(database)
+    async with await Store.open(database) as store:
         receipt = await export(store, tmp_path / "out", batches=["dull"])
         assert files(tmp_path / "out") == {"dull.jsonl", "dull/heron.md"}
         assert receipt.all_complete
@@ -155,20 +157,20 @@ async def one_document(path: Path, text: str = "whole") -> Store:
 
 
 @pytest.mark.parametrize(
-    "place", ["b", "b/cut", "b/j.md", "b.jsonl", "b/cut/j.cut.md", "b.cut.jsonl"]
+    "left", ["b", "b/cut", "b/j.md", "b.jsonl", "b/cut/j.cut.md", "b.cut.jsonl"]
 )
-async def test_symbolic_links_are_refused(tmp_path: Path, place: str) -> None:
+async def test_symbolic_links_are_refused(tmp_path: Path, left: str, database: str) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     elsewhere.mkdir()
     target = elsewhere / "target"
-    link = out / place
+    link = out / left
     link.parent.mkdir(parents=True, exist_ok=True)
-    if "." in place:
+    if "." in left:
         target.write_text("mine")
     else:
         target.mkdir()
     link.symlink_to(target)
-    async with await one_document(tmp_path / "db") as store:
+    async with await one_document(database) as store:
         with pytest.raises(ExportError, match="stands in the way"):
             await export(store, out)
     assert files(elsewhere) <= {"target"}
@@ -176,33 +178,33 @@ async def test_symbolic_links_are_refused(tmp_path: Path, place: str) -> None:
         assert target.read_text() == "mine"
 
 
-@pytest.mark.parametrize("place", ["b/.j.md.part", ".b.jsonl.part"])
+@pytest.mark.parametrize("left", ["b/.j.md.part", ".b.jsonl.part"])
 async def test_what_a_killed_export_left_is_replaced_and_not_followed(
-    tmp_path: Path, place: str
+    tmp_path: Path, left: str, database: str
 ) -> None:
     out, target = tmp_path / "out", tmp_path / "target"
     target.write_text("mine")
     (out / "b").mkdir(parents=True)
-    (out / place).symlink_to(target)
-    async with await one_document(tmp_path / "db") as store:
+    (out / left).symlink_to(target)
+    async with await one_document(database) as store:
         await export(store, out)
     assert target.read_text() == "mine"
     assert files(out) == {"b.jsonl", "b/j.md"}
 
 
-async def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+async def test_the_folder_itself_may_be_a_link(tmp_path: Path, database: str) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "real")
-    async with await one_document(tmp_path / "db") as store:
+    async with await one_document(database) as store:
         await export(store, tmp_path / "out")
     assert files(tmp_path / "real") == {"b.jsonl", "b/j.md"}
 
 
 async def test_a_failed_write_leaves_the_old_file_and_no_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
     out = tmp_path / "out"
-    async with await one_document(tmp_path / "db") as store:
+    async with await one_document(database) as store:
         await export(store, out)
         before = {name: (out / name).read_bytes() for name in files(out)}
 
@@ -216,31 +218,33 @@ async def test_a_failed_write_leaves_the_old_file_and_no_rest(
     assert {name: (out / name).read_bytes() for name in files(out)} == before
 
 
-async def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+async def test_a_file_where_a_folder_should_be(tmp_path: Path, database: str) -> None:
     (tmp_path / "out").write_text("a file")
-    async with await one_document(tmp_path / "db") as store:
+    async with await one_document(database) as store:
         with pytest.raises(ExportError, match="out"):
             await export(store, tmp_path / "out")
 
 
-async def test_two_exports_at_once_do_not_meet(tmp_path: Path) -> None:
-    async with await one_document(tmp_path / "db") as store:
+async def test_two_exports_at_once_do_not_meet(tmp_path: Path, database: str) -> None:
+    async with await one_document(database) as store:
         with Folder.open(tmp_path / "out"), pytest.raises(ExportError, match="another export"):
             await export(store, tmp_path / "out")
         await export(store, tmp_path / "out")
 
 
-async def test_text_goes_to_the_file_as_it_is(tmp_path: Path) -> None:
+async def test_text_goes_to_the_file_as_it_is(tmp_path: Path, database: str) -> None:
     text = "a\r\nb\u2028\u2029\x85c\x0b \ttabs, żółw 👩‍🚀\n\n"
-    async with await one_document(tmp_path / "db", text) as store:
+    async with await one_document(database, text) as store:
         await export(store, tmp_path / "out")
     assert (tmp_path / "out/b/j.md").read_bytes() == text.encode()
     assert lines(tmp_path / "out/b.jsonl")["j"]["text"] == text
 
 
-async def test_ids_that_differ_in_case_only_get_files_of_their_own(tmp_path: Path) -> None:
+async def test_ids_that_differ_in_case_only_get_files_of_their_own(
+    tmp_path: Path, database: str
+) -> None:
     ids = ["Story", "story", "plain", "CON", "aux"]
-    async with await Store.open(tmp_path / "db") as store:
+    async with await Store.open(database) as store:
         receipt = await store.submit(BatchSpec("b"), list(map(job, ids)))
         for number in range(len(ids)):
             await finish(store, receipt.batch_key, f"text {number}")
@@ -280,9 +284,9 @@ def test_hostile_ids_stay_in_the_folder(id: str, tmp_path: Path) -> None:
 
 
 async def test_a_document_replaced_while_it_is_read_is_not_called_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
-    async with await one_document(tmp_path / "db") as store:
+    async with await one_document(database) as store:
         true_calls = store.calls
         replaced = False
 
@@ -302,9 +306,9 @@ async def test_a_document_replaced_while_it_is_read_is_not_called_complete(
 
 
 async def test_of_documents_read_together_one_may_be_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
-    async with await Store.open(tmp_path / "db") as store:
+    async with await Store.open(database) as store:
         key = (await store.submit(BatchSpec("b"), [job(name) for name in "ijk"])).batch_key
         for name in "ijk":
             await finish(store, key, f"text of {name}")
@@ -326,9 +330,9 @@ async def test_of_documents_read_together_one_may_be_replaced(
 
 
 async def test_a_document_that_ends_while_it_is_read_is_read_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
 ) -> None:
-    async with await Store.open(tmp_path / "db") as store:
+    async with await Store.open(database) as store:
         receipt = await store.submit(BatchSpec("b"), [job("j")])
         writer = await Writer(store).begin()
         claim = await writer.claim(receipt.batch_key)

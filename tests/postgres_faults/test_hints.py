@@ -46,7 +46,7 @@ async def an_idle_worker(house: House) -> AsyncIterator[None]:
 
 async def a_listener(stranger: PostgresStranger, *, other_than: int = 0) -> int:
     """The process of the server that a worker's listening connection has."""
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         while True:
             of_this = " AND datname = current_database() AND query LIKE 'LISTEN%'"
             for (pid,) in stranger.execute(LISTENS + of_this):
@@ -56,7 +56,7 @@ async def a_listener(stranger: PostgresStranger, *, other_than: int = 0) -> int:
 
 
 async def completed(house: House, *names: str) -> None:
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         for name in names:
             while (await house.row(name)).state is not State.COMPLETED:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
