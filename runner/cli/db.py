@@ -25,8 +25,8 @@ def upgrade(database: str) -> None:
     """Bring the database to this program's version.
 
     This happens by itself whenever a command opens a database; here it can be done alone, for
-    example before a night's run. It is all or nothing, takes a moment however many jobs there are,
-    and is refused while a worker of an older version is at work. There is no way back: copy the
+    example before a night's run. It is all or nothing, takes seconds for a million jobs, and
+    is refused while a worker of an older version is at work. There is no way back: copy the
     database first if you want one.
 
     \b

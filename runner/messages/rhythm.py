@@ -29,7 +29,8 @@ class Rhythm:
     """Gives the streams of one client their turns.
 
     Args:
-        every_s: time between two turns of a stream.
+        every_s: time between two turns of a stream: a little less than the 250 ms between two saves, so
+            that what a turn brings is handed over within them.
         crowd: fewer open streams than this are read as they come: they cost little.
         plain_s: a stream is read as it comes for so long before it takes turns. Those of a call that
             is over sooner would only delay its end; and what comes in that time tells whether it
@@ -39,7 +40,7 @@ class Rhythm:
         streams: how many are open, those that take no turns included.
     """
 
-    def __init__(self, *, every_s: float = 0.25, crowd: int = 8, plain_s: float = 1.0) -> None:
+    def __init__(self, *, every_s: float = 0.23, crowd: int = 8, plain_s: float = 1.0) -> None:
         self.every_s = every_s
         self.plain_s = plain_s
         self.streams = 0

@@ -22,7 +22,7 @@ from runner.simulator import Simulator, SimulatorOptions
 from tests.strangers import a_stranger
 
 SEED = 11
-KILLS = {"sqlite": 15, "postgres": 8}
+KILLS = {"sqlite": 12, "postgres": 5}
 JOBS = 50
 CONCURRENCY = 20
 TOKENS_PER_SECOND = 100  # of each stream

@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import anyio
 import pytest
 
 from runner.jobs.spec import BatchLimits
@@ -23,8 +24,8 @@ FAULTS = {"http_529": 0.05, "http_500": 0.05, "drop": 0.05, "error_overloaded": 
 
 
 async def test_three_workers_with_faults_and_kills(tmp_path: Path, postgres_server: Server) -> None:
-    options = SimulatorOptions(seed=7, tokens_per_second=200, tokens_per_event=4, faults=FAULTS)
-    specs = [job(f"j{n}", mark="tokens=160") for n in range(36)]
+    options = SimulatorOptions(seed=7, tokens_per_second=60, tokens_per_event=4, faults=FAULTS)
+    specs = [job(f"j{n}", mark="tokens=160") for n in range(48)]
     async with a_house(tmp_path, options) as house:
         await house.submit(*specs, limits=BatchLimits(concurrency=12, max_attempts=1000))
         books = house.simulator.books
@@ -36,15 +37,26 @@ async def test_three_workers_with_faults_and_kills(tmp_path: Path, postgres_serv
                 )
                 return await stack.enter_async_context(process)
 
+            async def have_begun(count: int) -> None:
+                """One that has not begun yet would find no server, and say so and end."""
+                with anyio.fail_after(90):
+                    while len(begun) < count:
+                        begun.update(worker.id for worker in await house.store.workers())
+                        await anyio.sleep(0.02)
+
+            begun: set[str] = set()
             fleet = [await begin() for _ in range(3)]
-            for tokens in (800, 2400):
+            await have_begun(3)
+            for number, tokens in enumerate((800, 2400), 4):
                 await books.wait_for(lambda books, at=tokens: books.tokens_generated > at)
                 fleet[0].child.kill()
                 fleet = [*fleet[1:], await begin()]
+                await have_begun(number)
                 await books.wait_for(lambda books, at=tokens: books.tokens_generated > at + 400)
                 await asyncio.to_thread(postgres_server.crash)
                 await asyncio.to_thread(postgres_server.start)
-            await asyncio.gather(*(process.ends() for process in fleet))
+            for process in fleet:
+                await process.ends()
         await house.assert_whole(*specs)
         for spec in specs:
             row = await house.row(spec.id)

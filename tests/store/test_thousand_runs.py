@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, NullPool, StaticPool, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, make_url
 
 from runner.errors import ClaimLost
 from runner.jobs.call import CallOutcome, Charge, Usage
@@ -442,7 +442,7 @@ def test_nor_is_it_on_a_server(database: str) -> None:
     """The same statements; how they were arrived at is tried in memory."""
 
     async def connected() -> None:
-        engine = PostgresDatabase(make_url(database))._engine("opens", {}, poolclass=NullPool)
+        engine = PostgresDatabase(make_url(database))._engine("opens", {})
         async with engine.connect() as connection:
             await connection.run_sync(on_the_server)
         await engine.dispose()

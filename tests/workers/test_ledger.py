@@ -94,7 +94,7 @@ async def run(house: House, jobs: list[JobSpec]) -> tuple[list[SavedCall], dict[
 
 async def test_the_ledger_is_the_books_for_every_finished_call(tmp_path) -> None:
     options = SimulatorOptions(seed=7, faults=FAULTS, retry_after_s=0)
-    async with a_house(tmp_path, options, read_timeout_s=0.5) as house:
+    async with a_house(tmp_path, options, read_timeout_s=20) as house:
         calls, bills = await run(house, mixed(33))
         (row,) = await house.store.batches()
         (account,) = await house.store.accounts(By.BATCH)
