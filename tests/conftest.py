@@ -18,6 +18,26 @@ from tests import house
 from tests.places import Databases, Files, Place
 from tests.postgres import Server, a_server
 
+# Their tests take long: they are begun first, so that no process is alone with one at the end.
+LONG = ("crash/", "postgres_faults/", "test_thousand_runs", "test_many_processes", "test_overnight")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each process of the tests begins with a part of the long ones: it gets as many tests as the
+    others, one after the other, and who is ready first takes of another's last."""
+    processes = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    long = [item for item in items if any(name in item.nodeid for name in LONG)]
+    begun = set(long)
+    short = [item for item in items if item not in begun]
+    size, rest = divmod(len(items), processes)
+    items.clear()
+    for number in range(processes):
+        # What does not divide evenly goes to the last.
+        some = long[number::processes]
+        count = size + (rest if number == processes - 1 else 0) - len(some)
+        items += some + short[:count]
+        del short[:count]
+
 
 @pytest.fixture
 def anyio_backend() -> str:
