@@ -286,6 +286,11 @@ def live_through(server: Server, owner: Owner) -> None:
     # The budget runs out when it does, between the others.
     while process.poll() is None:
         if paused(folder) == "budget":
+            # Only the last is left: what the budget kept back is done sooner than that is typed.
+            at_once = [trouble for _, trouble in troubles] == [capped]
+            if at_once:
+                troubles.clear()
+                server.change(spend_cap_tokens=1)
             (batch,) = rows(folder, "SELECT cost_nano_usd FROM batch")
             owner.spent_usd = batch["cost_nano_usd"] / 1e9
             owner.tells(
@@ -293,6 +298,8 @@ def live_through(server: Server, owner: Owner) -> None:
             )
             owner.types("limits", BATCH, "--max-cost-usd", str(night.raised_usd))
             owner.tells(f"`runner limits night --max-cost-usd {night.raised_usd}`")
+            if at_once:
+                capped()
         if troubles and completed(folder) >= troubles[0][0] * night.jobs:
             troubles.pop(0)[1]()
         time.sleep(0.05)

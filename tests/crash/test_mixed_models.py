@@ -13,7 +13,7 @@ from runner.jobs.states import Finish
 from runner.simulator import Simulator, SimulatorOptions
 from tests.crash.test_random_kills import ends_before, read_back, read_books, simulator
 
-KILLS = 5
+KILLS = 4
 JOBS = 20
 CONCURRENCY = 10
 DOCUMENT_TOKENS = (300, 500)

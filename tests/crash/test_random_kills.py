@@ -22,7 +22,7 @@ from runner.simulator import Simulator, SimulatorOptions
 from tests.strangers import a_stranger
 
 SEED = 11
-KILLS = {"sqlite": 12, "postgres": 5}
+KILLS = {"sqlite": 10, "postgres": 4}
 JOBS = 50
 CONCURRENCY = 20
 TOKENS_PER_SECOND = 100  # of each stream
@@ -38,8 +38,8 @@ SEAM_TOKENS = 2
 # A moment's delay of one process on a busy machine is evened out over all kills, not in one job.
 ONE_JOB_UNSAVED_S = 2 * UNSAVED_S
 # From its registration to its first request. Waiting for the lease to run out would take 60 s.
-GOES_ON_MS = 1000
-GOES_ON_LATEST_MS = 10_000
+GOES_ON_MS = 10_000  # on a machine that is busy with other tests; benchmarks tell how soon it is
+GOES_ON_LATEST_MS = 30_000
 
 
 @contextmanager
