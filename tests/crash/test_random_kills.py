@@ -38,8 +38,9 @@ SEAM_TOKENS = 2
 # A moment's delay of one process on a busy machine is evened out over all kills, not in one job.
 ONE_JOB_UNSAVED_S = 2 * UNSAVED_S
 # From its registration to its first request. Waiting for the lease to run out would take 60 s.
-GOES_ON_MS = 10_000  # on a machine that is busy with other tests; benchmarks tell how soon it is
-GOES_ON_LATEST_MS = 30_000
+# A server is asked over a socket, by a process that shares two cores with many others.
+GOES_ON_MS = {"sqlite": 1000, "postgres": 3000}
+GOES_ON_LATEST_MS = 10_000
 
 
 @contextmanager
@@ -184,7 +185,7 @@ def test_kills_lose_nothing_and_pay_for_next_to_nothing_twice(place, database, t
     unsaved = kills * CONCURRENCY * UNSAVED_S * TOKENS_PER_SECOND
     assert books["tokens_generated_twice"] <= unsaved + SEAM_TOKENS * books["requests"]
 
-    assert statistics.median(went_on_ms) < GOES_ON_MS, went_on_ms
+    assert statistics.median(went_on_ms) < GOES_ON_MS[place.kind], went_on_ms
     assert max(went_on_ms) < GOES_ON_LATEST_MS, went_on_ms
 
     found, wrong = asyncio.run(read_back(database))
