@@ -147,7 +147,8 @@ def the_database(name: str | Path) -> Database:
     """The database that a path or a URL names.
 
     Raises:
-        StoreUnavailable: the URL is of another kind of database, or names no file.
+        StoreUnavailable: the URL is of another kind of database, or names no file; or the driver
+            for it is not installed.
     """
     from runner.store.sqlite import SqliteFile
 
@@ -160,7 +161,14 @@ def the_database(name: str | Path) -> Database:
                 "that is not a database URL. Give postgresql+asyncpg://USER@HOST:PORT/DATABASE."
             ) from None
         # Imported here: who works on a file needs nothing of the server's driver.
-        from runner.store.postgres import PostgresDatabase
-
+        try:
+            from runner.store.postgres import PostgresDatabase
+        except ModuleNotFoundError as error:
+            if error.name != "asyncpg":
+                raise
+            raise StoreUnavailable(
+                "for a database on PostgreSQL the driver asyncpg is needed: "
+                "pip install 'prefill-runner[postgres]'."
+            ) from None
         return PostgresDatabase(url)
     return SqliteFile.named(name)

@@ -47,13 +47,6 @@ class PostgresServer:
     """
 
     def __init__(self, url: URL) -> None:
-        try:
-            import asyncpg  # noqa: F401
-        except ImportError:
-            raise StoreUnavailable(
-                "for a database on PostgreSQL the driver asyncpg is needed: "
-                "pip install 'prefill-runner[postgres]'."
-            ) from None
         options = dict(url.query)
         if "ssl" in options:
             options["sslmode"] = options.pop("ssl")
