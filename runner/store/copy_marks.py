@@ -70,6 +70,7 @@ class Arriving:
         source: the other place, as messages show it.
         after: key that the last job that arrived has there.
         jobs: how many have arrived.
+        events: how many of theirs.
         done: all of it is here.
     """
 
@@ -77,6 +78,7 @@ class Arriving:
     source: str
     after: int = 0
     jobs: int = 0
+    events: int = 0
     done: bool = False
 
     def words(self) -> str:
@@ -85,8 +87,8 @@ class Arriving:
             "`runner db copy` again finishes that"
         )
 
-    def moved_on(self, after: int, jobs: int) -> Self:
-        return replace(self, after=after, jobs=self.jobs + jobs)
+    def moved_on(self, after: int, jobs: int, events: int) -> Self:
+        return replace(self, after=after, jobs=self.jobs + jobs, events=self.events + events)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ CHARACTERS_A_TOKEN: Final = 4  # roughly: it only makes slices larger or smaller
 SLICE_CHARACTERS: Final = 4_000_000
 SLICE_ROWS: Final = 20_000
 PREFIXES_AT_ONCE: Final = 5_000
+COUNTED_AT_ONCE: Final = 50_000  # jobs
 THROWN_AT_ONCE: Final = 500  # jobs
 
 # How long its text is, is told by what its calls were billed, and how many chunks there are by the
@@ -67,6 +68,12 @@ ORDER BY key
 """,
 )
 KINDS: Final = "SELECT model, state, finish, jobs FROM job_count WHERE batch_key = ? AND jobs > 0"
+# Of the next jobs of a batch: the last of them, and how many events they have.
+EVENTS: Final = """\
+WITH looked_at AS (SELECT key FROM job WHERE batch_key = ? AND key > ? ORDER BY key LIMIT ?)
+SELECT (SELECT max(key) FROM looked_at),
+  (SELECT count(*) FROM job_event WHERE job_key IN (SELECT key FROM looked_at))
+"""
 SOME_JOBS: Final = "SELECT key FROM job WHERE batch_key = ? ORDER BY key LIMIT ?"
 
 
@@ -185,6 +192,19 @@ def kinds(sql: Driver, batch_key: int) -> dict[Row, int]:
         kind = (model, "unfinished" if State(state) in UNFINISHED else state, finish)
         found[kind] = found.get(kind, 0) + jobs
     return found
+
+
+def events(database: Database, batch_key: int) -> int:
+    """How many events the jobs of a batch have: one more for each order given to one of them."""
+    found, last = 0, 0
+    while True:
+        values = (batch_key, last, COUNTED_AT_ONCE)
+        ((upto, some),) = database.look(
+            lambda sql, values=values: sql.execute(EVENTS, values).fetchall()  # type: ignore[misc]
+        )
+        if upto is None:
+            return found
+        found, last = found + int(some), int(upto)
 
 
 def prefixes(database: Database, batch_key: int) -> Iterator[list[Row]]:

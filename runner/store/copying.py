@@ -222,13 +222,16 @@ class _Copy:
             key, arriving = there.key, there.arriving
         again = arriving.jobs
         arriving = await self._jobs(here, key, arriving, sum(head.kinds.values()))
-        portions = copy_rows.prefixes(self._source.database, here)
+        source = self._source.database
+        portions = copy_rows.prefixes(source, here)
         while some := await asyncio.to_thread(next, portions, None):
             await target.apply(partial(copy_rows.put_prefixes, batch_key=key, rows=some))
         # Once more: its owner may have changed its limits meanwhile, or let it go on here.
         name = self._name
         await self._source.apply(partial(still_leaving, name=name, mark=mark))
         head = await self._read(copy_rows.header, here)
+        if await asyncio.to_thread(copy_rows.events, source, here) != arriving.events:
+            raise _changed(name)
         await target.apply(
             partial(_go_on, batch_key=key, head=head, mark=mark, arriving=arriving, name=name)
         )
@@ -253,7 +256,7 @@ class _Copy:
                 if portion is None:
                     return arriving
                 before = arriving
-                arriving = before.moved_on(portion.last_key, len(portion.jobs))
+                arriving = before.moved_on(portion.last_key, len(portion.jobs), len(portion.events))
                 put = partial(
                     copy_rows.put_slice,
                     batch_key=there,
@@ -290,12 +293,15 @@ def _go_on(
     """
     sql = driver(connection)
     if copy_rows.kinds(sql, batch_key) != head.kinds:
-        raise StoreError(
-            f"batch '{name}' was changed by an order (such as cancel, retry or prune) while it was "
-            "copied, so that what has arrived is not what is left. Give the same command with "
-            "--afresh."
-        )
+        raise _changed(name)
     values = head.columns | {"paused": mark.paused, "pause_reason": mark.pause_reason}
     done = told(replace(arriving, done=True))
     sql.execute(GO_ON, [*(values[name] for name in HEADER), done, batch_key])
     copy_rows.put_learned(connection, batch_key, head.learned)
+
+
+def _changed(name: str) -> StoreError:
+    return StoreError(
+        f"batch '{name}' was changed by an order (such as cancel, retry or prune) while it was "
+        "copied, so that what has arrived is not what is left. Give the same command with --afresh."
+    )

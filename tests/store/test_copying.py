@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -436,6 +436,72 @@ async def test_an_order_in_the_middle_is_noticed(
         (whole,) = await there.batches()
         assert (whole.count(State.CANCELLED), whole.paused) == (4, None)
         assert (await copy_batch(here, there, "b", max_rescues=3, afresh=True)).again == 4
+
+
+async def retry_one_and_cancel_another(owner: Store) -> None:
+    first, second = [row.key async for row in owner.jobs()][:2]
+    await owner.retry(Selection(job_keys=(first,)))
+    await owner.cancel(Selection(job_keys=(second,)))
+
+
+async def cancel_and_retry_afresh(owner: Store) -> None:
+    (second,) = [row.key async for row in owner.jobs() if row.id == "j1"]
+    await owner.cancel(Selection(job_keys=(second,)))
+    await owner.retry(Selection(job_keys=(second,)), afresh=True)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids="-to-".join)
+@pytest.mark.parametrize("order", [retry_one_and_cancel_another, cancel_and_retry_afresh])
+async def test_orders_that_leave_the_counts_equal_are_noticed(
+    queues: Queues,
+    route: tuple[str, str],
+    order: Callable[[Store], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(copy_rows, "SLICE_CHARACTERS", 1)
+    monkeypatch.setattr(copy_rows, "COUNTED_AT_ONCE", 3)
+    first, second = (queues.new(kind) for kind in route)
+    async with await Store.open(first) as here, await Store.open(second) as there:
+        await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(4)])
+        await here.cancel(Selection(job_keys=((await here.find_job("j0")).key,)))
+        given: list[None] = []
+
+        async def give() -> None:
+            async with await Store.open(first) as owner:
+                await order(owner)
+
+        def progress(jobs: int, _of: int) -> None:
+            if jobs == 2 and not given:
+                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
+                    given.append(thread.submit(asyncio.run, give()).result())
+
+        before = (await here.batches())[0].counts
+        with pytest.raises(StoreError, match=r"changed by an order.*--afresh"):
+            await copy_batch(here, there, "b", max_rescues=3, progress=progress)
+        assert (await here.batches())[0].counts == before
+        assert (await copy_batch(here, there, "b", max_rescues=3, afresh=True)).jobs == 4
+    assert everything(second, "b")["job_event"] == everything(first, "b")["job_event"]
+
+
+async def test_limits_that_change_in_the_middle_go_along(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy_rows, "SLICE_CHARACTERS", 1)
+    first, second = queues.new("sqlite"), queues.new("sqlite")
+    async with await Store.open(first) as here, await Store.open(second) as there:
+        await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(4)])
+
+        async def change() -> None:
+            async with await Store.open(first) as owner:
+                await owner.set_limits((await owner.batches())[0].key, {"concurrency": 7})
+
+        def progress(jobs: int, _of: int) -> None:
+            if jobs == 2:
+                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
+                    thread.submit(asyncio.run, change()).result()
+
+        await copy_batch(here, there, "b", max_rescues=3, progress=progress)
+        assert (await there.batches())[0].limits.concurrency == 7
 
 
 async def test_an_owner_who_lets_it_go_on_in_the_middle_is_heard(
