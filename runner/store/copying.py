@@ -102,8 +102,12 @@ async def copy_batch(
     if mark is not None and mark.done:
         return await copy.whole_already(mark)
     await copy.free_dead(max_rescues)
-    copy_id, to = uuid.uuid4().hex, target.database.shown
-    mark = await source.apply(partial(leave, name=name, copy_id=copy_id, to=to, wait=wait))
+    copy_id, to, place = uuid.uuid4().hex, target.database.shown, await copy.place()
+    mark = await source.apply(
+        partial(leave, name=name, copy_id=copy_id, to=to, place=place, wait=wait)
+    )
+    if mark.place != place:  # another process was first
+        raise copy.elsewhere(mark)
     await copy.quiet(wait, max_rescues)
     return await copy.carry(mark)
 
@@ -133,7 +137,8 @@ class _Copy:
             there = None
         mark = here.leaving if here.paused is PauseCause.COPY else None
         if there is None:
-            self._refuse_elsewhere(mark)
+            if mark is not None and (mark.done or mark.place != await self.place()):
+                raise self.elsewhere(mark)
             return mark
         if mark is None or there.arriving is None or there.arriving.id != mark.id:
             raise self._taken(there)
@@ -142,11 +147,19 @@ class _Copy:
     async def _find(self, store: Store) -> Found | None:
         return await asyncio.to_thread(store.database.look, partial(find, name=self._name))
 
-    def _refuse_elsewhere(self, mark: Leaving | None) -> None:
-        if mark is None or (not mark.done and mark.to == self._target.database.shown):
-            return
-        raise UsageError(
-            f"batch '{self._name}' is not here any more: {mark.words()}. If that copy is lost, "
+    async def place(self) -> str:
+        """Where it goes to."""
+        return await asyncio.to_thread(self._target.database.identity)
+
+    def elsewhere(self, mark: Leaving) -> UsageError:
+        alike = ""
+        if not mark.done and mark.to == self._target.database.shown:
+            alike = (
+                ". The database that you name has the same name, but is another one (look at port, "
+                "user and schema)"
+            )
+        return UsageError(
+            f"batch '{self._name}' is not here any more: {mark.words()}{alike}. If that copy is lost, "
             f"`runner resume {self._name} --copied --db …` lets the batch go on here, and it can "
             "be copied again. Nothing was copied."
         )

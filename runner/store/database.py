@@ -98,6 +98,9 @@ class Database(Protocol):
     def one_clock(self) -> bool:
         """Whether all who use it go by the same clock."""
 
+    def identity(self) -> str:
+        """What tells it from all others, by whatever name it was reached. Blocks."""
+
     def missing(self) -> str:
         """What to say where no queue is there yet."""
 

@@ -25,6 +25,13 @@ T = TypeVar("T")
 READERS: Final = 4
 
 OPEN: Final = text(f"SELECT {SERVER_MS} AS now_ms, pg_backend_pid() AS pid")
+WHICH: Final = """\
+SELECT current_database(), current_schema(),
+  has_function_privilege('pg_control_system()', 'EXECUTE')
+"""
+# Given to a server once, when its folder is made: the same by every name, port and pooler, after
+# every start, and on those that stand by for it.
+SYSTEM: Final = "SELECT CAST(system_identifier AS text) FROM pg_control_system()"
 # How many transactions have ended: those that began, without those that run.
 ENDED: Final = text(
     "SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) "
@@ -49,6 +56,9 @@ class PostgresDatabase:
     @property
     def path(self) -> None:
         return None
+
+    def identity(self) -> str:
+        return self.look(self._identity)
 
     def missing(self) -> str:
         return (
@@ -115,6 +125,15 @@ class PostgresDatabase:
 
     def passing(self, error: BaseException) -> bool:
         return postgres_errors.passing(error)
+
+    def _identity(self, sql: Driver) -> str:
+        ((database, schema, tells),) = sql.execute(WHICH).fetchall()
+        if tells:
+            ((server,),) = sql.execute(SYSTEM).fetchall()
+        else:
+            url = self._server.url
+            server = f"{url.host or url.query.get('host')}:{url.port}"
+        return f"{server}/{database}/{schema}"
 
     def _once(self, work: Callable[[Connection], T]) -> T:
         """Do something in a transaction of a connection of its own; blocks."""

@@ -10,14 +10,17 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
 
 from runner.errors import NotFound, StoreError, StoreUnavailable, UsageError
 from runner.jobs.call import CallOutcome, Charge, Usage, Verdict
@@ -27,6 +30,7 @@ from runner.jobs.states import Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import copy_rows, copying
 from runner.store.bare import Driver
+from runner.store.copy_marks import leave
 from runner.store.copying import CopyReceipt, copy_batch
 from runner.store.database import the_database
 from runner.store.records import (
@@ -41,6 +45,8 @@ from runner.store.records import (
 from runner.store.schema import metadata
 from runner.store.store import Store
 from tests.places import Databases, Files, Place
+from tests.postgres import Server
+from tests.proxy import a_proxy
 from tests.store.hands import Hands, make_spec
 
 pytestmark = pytest.mark.anyio
@@ -332,6 +338,45 @@ async def test_nothing_is_overwritten(queues: Queues, route: tuple[str, str]) ->
         await copy_batch(here, there, "b", max_rescues=3)
         with pytest.raises(UsageError, match="still has the batch 'b' that was copied away"):
             await copy_batch(there, here, "b", max_rescues=3)
+
+
+@contextmanager
+def another_schema(database: str, server: Server) -> Iterator[str]:
+    """A URL of the same database, whose user works in a schema of his own."""
+    name = f"other_{uuid4().hex}"
+    url = make_url(database)
+    server.run(
+        f"CREATE ROLE {name} LOGIN SUPERUSER",
+        f"CREATE SCHEMA {name}",
+        f"ALTER ROLE {name} SET search_path = {name}",
+        database=str(url.database),
+    )
+    yield url.set(username=name).render_as_string(hide_password=False)
+    server.run(f"DROP SCHEMA {name} CASCADE", f"DROP ROLE {name}", database=str(url.database))
+
+
+async def test_a_copy_that_was_begun_is_finished_at_its_own_place_alone(
+    queues: Queues, postgres_server: Server
+) -> None:
+    """By whatever name that is reached; and another schema of it is another place."""
+    first, second = queues.new("sqlite"), queues.new("postgres")
+    with another_schema(second, postgres_server) as other, a_proxy(second) as (_, through):
+        async with AsyncExitStack() as stores:
+            here, there, elsewhere, again = [
+                await stores.enter_async_context(await Store.open(name))
+                for name in (first, second, other, through)
+            ]
+            assert there.database.shown == elsewhere.database.shown
+            await here.submit(BatchSpec("b"), [make_spec("a")])
+            place, shown = await asyncio.to_thread(there.database.identity), there.database.shown
+            await here.apply(  # and then it was killed
+                partial(leave, name="b", copy_id="1", to=shown, place=place, wait=False)
+            )
+            with pytest.raises(UsageError, match="has the same name, but is another one"):
+                await copy_batch(here, elsewhere, "b", max_rescues=3)
+            assert await elsewhere.batches() == []
+            assert (await copy_batch(here, again, "b", max_rescues=3)).jobs == 1
+            assert len(await there.open_lanes()) == 1
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
