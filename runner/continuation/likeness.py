@@ -91,7 +91,9 @@ def _plain(raw: str) -> Plain:
             while end < len(raw) and _joins(raw[end]):
                 end += 1
             # A compatibility form may hold spaces of its own (as U+00A8 does): one is enough.
-            form = unicodedata.normalize("NFKC", raw[at:end].translate(_STRAIGHT)).translate(_STRAIGHT)
+            form = unicodedata.normalize("NFKC", raw[at:end].translate(_STRAIGHT)).translate(
+                _STRAIGHT
+            )
         characters += form
         ends += [end] * len(form)
         at = end

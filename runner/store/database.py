@@ -19,10 +19,20 @@ from runner.errors import StoreError, StoreUnavailable
 from runner.store.bare import Driver
 
 T = TypeVar("T")
+Statement = TypeVar("Statement", bound=Executable)
 
 
 class Replaced(Exception):
     """Another server has taken the place of the one before, and may lack its last commits."""
+
+
+def thorough(statement: Statement) -> Statement:
+    """A statement that reads whole tables: it may take an hour, where others are given up soon."""
+    return statement.execution_options(thorough=True)
+
+
+def is_thorough(statement: Executable) -> bool:
+    return bool(statement.get_execution_options().get("thorough"))
 
 
 class Session(Protocol):

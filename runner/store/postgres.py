@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import URL, Connection, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runner.errors import StoreError, StoreUnavailable
 from runner.store import locks, postgres_errors, postgres_migrate
@@ -79,19 +80,28 @@ class PostgresDatabase:
         return self._once(lambda connection: work(PostgresDriver(connection)))
 
     def reading(self) -> ReadingConnections:
-        if self._server.pooled:
-            engine = self._server.pooled_engine(
-                "reads", execution_options={"postgresql_readonly": True}
-            )
-        else:
-            # Each statement sees what is committed then, and no snapshot is held between two.
-            engine = self._server.engine(
-                "reads", {"default_transaction_read_only": "on"}, isolation_level="AUTOCOMMIT"
-            )
+        made = self._reading_pooled if self._server.pooled else self._reading
         # A server that was replaced may still answer, and tell of things that are no more.
         return ReadingConnections(
-            engine, READERS, era=lambda: self._server.replaced, transactions=self._server.pooled
+            made(thorough=False),
+            made(thorough=True),
+            READERS,
+            era=lambda: self._server.replaced,
+            transactions=self._server.pooled,
         )
+
+    def _reading(self, *, thorough: bool) -> AsyncEngine:
+        # Each statement sees what is committed then, and no snapshot is held between two.
+        return self._server.engine(
+            "reads",
+            {"default_transaction_read_only": "on"},
+            thorough=thorough,
+            isolation_level="AUTOCOMMIT",
+        )
+
+    def _reading_pooled(self, *, thorough: bool) -> AsyncEngine:
+        options = {"postgresql_readonly": True}
+        return self._server.pooled_engine("reads", thorough=thorough, execution_options=options)
 
     def writing(self) -> PostgresSession:
         return PostgresSession(self._server)

@@ -21,7 +21,7 @@ from runner.store import postgres_errors
 from runner.store.bare import PostgresDriver
 from runner.store.connections import drop
 from runner.store.database import Replaced
-from runner.store.server import BOUNDED, PostgresServer
+from runner.store.server import PostgresServer, bounded
 from runner.store.server_clock import SERVER_MS, steady_ms
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class PostgresSession:
         # Its transactions begin and end by its own word.
         made = server.pooled_engine if server.pooled else server.engine
         self._engine = made("writes", isolation_level="AUTOCOMMIT")
-        self._words = f"{BEGIN} {BOUNDED}" if server.pooled else BEGIN
+        self._words = f"{BEGIN} {bounded()}" if server.pooled else BEGIN
         self._runner: asyncio.Runner | None = None
         self._connection: AsyncConnection | None = None
         self._doubt: _Doubt | None = None

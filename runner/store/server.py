@@ -21,20 +21,37 @@ FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl", "passfil
 NO_SETTINGS: Final[Mapping[str, str]] = {}
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 30
+# For a question that reads whole tables, which somebody waits for and can end.
+THOROUGH_TIMEOUT_S: Final = 3_600
 # For a server that says nothing at all; longer than its own, so that else it tells what it was.
 COMMAND_TIMEOUT_S: Final = 35
+THOROUGH_COMMAND_TIMEOUT_S: Final = THOROUGH_TIMEOUT_S + 5
 LOCK_TIMEOUT_S: Final = 10
 # A worker that was cut off in the middle of a transaction may hold the turn, and all others wait
 # for it: much less than a lease, so that nobody loses a job by it.
 IDLE_IN_TRANSACTION_TIMEOUT_S: Final = 10
 
-# What holds for a transaction alone, where a session's settings would go to another's as well.
-BOUNDED: Final = (
-    f"SELECT set_config('statement_timeout', '{STATEMENT_TIMEOUT_S}s', true), "
-    f"set_config('lock_timeout', '{LOCK_TIMEOUT_S}s', true), "
-    "set_config('idle_in_transaction_session_timeout', "
-    f"'{IDLE_IN_TRANSACTION_TIMEOUT_S}s', true);"
-)
+
+def bounds(*, thorough: bool = False) -> dict[str, str]:
+    """The time-outs that the server keeps, by their names there.
+
+    Args:
+        thorough: of questions that read whole tables.
+    """
+    return {
+        "statement_timeout": f"{THOROUGH_TIMEOUT_S if thorough else STATEMENT_TIMEOUT_S}s",
+        "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+        "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
+    }
+
+
+def bounded(*, thorough: bool = False) -> str:
+    """The statement that makes them hold for a transaction alone, where a session's settings would
+    go to another's as well."""
+    settings = (
+        f"set_config('{name}', '{s}', true)" for name, s in bounds(thorough=thorough).items()
+    )
+    return f"SELECT {', '.join(settings)};"
 
 
 class PostgresServer:
@@ -75,24 +92,28 @@ class PostgresServer:
         return f"'{self.url.database or self.url.username}' on {host}"
 
     def engine(
-        self, does: str, settings: Mapping[str, str] = NO_SETTINGS, **options: Any
+        self,
+        does: str,
+        settings: Mapping[str, str] = NO_SETTINGS,
+        *,
+        thorough: bool = False,
+        **options: Any,
     ) -> AsyncEngine:
         """
         Args:
             does: what its connections are for, for whoever looks at pg_stat_activity.
             settings: of their sessions.
+            thorough: they may read whole tables.
         """
-        bounds = {
-            "statement_timeout": f"{STATEMENT_TIMEOUT_S}s",
-            "lock_timeout": f"{LOCK_TIMEOUT_S}s",
-            "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT_S}s",
-        }
-        return self._connecting(does, {}, {**bounds, **settings}, options)
+        arguments = {"command_timeout": _command_timeout_s(thorough)}
+        settings = {**bounds(thorough=thorough), **settings}
+        return self._connecting(does, arguments, settings, options)
 
-    def pooled_engine(self, does: str, **options: Any) -> AsyncEngine:
+    def pooled_engine(self, does: str, *, thorough: bool = False, **options: Any) -> AsyncEngine:
         """Behind a pooler that may give each transaction another connection to the server, nothing
         is left in one: no setting, and no statement with a name."""
         unnamed = {
+            "command_timeout": _command_timeout_s(thorough),
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
             "prepared_statement_name_func": str,
@@ -101,7 +122,8 @@ class PostgresServer:
         if (
             "isolation_level" not in options
         ):  # else its user begins transactions in words of his own
-            event.listen(engine.sync_engine, "begin", _bound)
+            words = bounded(thorough=thorough)
+            event.listen(engine.sync_engine, "begin", lambda begun: begun.exec_driver_sql(words))
         return engine
 
     def _connecting(
@@ -118,7 +140,6 @@ class PostgresServer:
             connect_args={
                 "dsn": self._dsn,
                 "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": COMMAND_TIMEOUT_S,
                 # One that stands by lags behind: a worker would not find what it has just written.
                 "target_session_attrs": "primary",
                 "server_settings": {"application_name": f"runner {does}", **settings},
@@ -131,8 +152,8 @@ class PostgresServer:
         return engine
 
 
-def _bound(connection: Connection) -> None:
-    connection.exec_driver_sql(BOUNDED)
+def _command_timeout_s(thorough: bool) -> float:
+    return THOROUGH_COMMAND_TIMEOUT_S if thorough else COMMAND_TIMEOUT_S
 
 
 def _teach(dbapi_connection: Any, _record: object) -> None:

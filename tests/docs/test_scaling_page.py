@@ -119,7 +119,9 @@ def test_the_figures_are_the_program_s() -> None:
     assert f"up to {most}: 1 that writes, up to {postgres.READERS} that read" in PAGE
     assert f"`max_connections` is {most} times" in PAGE
     assert f"{server.STATEMENT_TIMEOUT_S} s for\na statement" in PAGE
-    assert f"{server.LOCK_TIMEOUT_S} s for a lock" in PAGE
+    assert server.THOROUGH_TIMEOUT_S == 3600
+    assert "an hour for those of `runner db check` and `runner cost`" in PAGE
+    assert f"{server.LOCK_TIMEOUT_S} s for\na lock" in PAGE
     assert f"{server.IDLE_IN_TRANSACTION_TIMEOUT_S} s idle in a transaction" in PAGE
     assert f"up to {server.COMMAND_TIMEOUT_S} s where the server says nothing" in PAGE
 
