@@ -9,7 +9,13 @@ from runner.continuation.likeness import plain
 
 # Much that is joined, spaced or quoted in ways of its own.
 _STRANGE = st.sampled_from(
-    [*" \t\n\x0b\x1c\x1f\x85\u00a0\u2003\u2028\u3000", *"“”„‟«»″‘’‚‛′´¨'\"", "e", "\u0301", "q\u0303"]
+    [
+        *" \t\n\x0b\x1c\x1f\x85\u00a0\u2003\u2028\u3000",
+        *"“”„‟«»″‘’‚‛′´¨'\"",
+        "e",
+        "\u0301",
+        "q\u0303",
+    ]
     + [*"ﬁ½Åé漢한", "\u1112\u1161\u11ab", "\U0001f469\u200d\U0001f680", "word", "  "]
 )
 _TEXTS = st.one_of(st.text(), st.lists(_STRANGE).map("".join))
