@@ -47,7 +47,7 @@ class Rhythm:
         self._crowd = crowd
         self._groups: list[dict[Turns, None]] = [{} for _ in range(_GROUPS)]
         self._next = 0
-        self._beating = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it beats in; None: in none
 
     @property
     def crowded(self) -> bool:
@@ -56,11 +56,15 @@ class Rhythm:
 
     def join(self, turns: Turns) -> dict[Turns, None]:
         """Take a stream in; the group that it belongs to, to be left by `pop`."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:  # it ended between two beats, and its streams with it
+                self._groups = [{} for _ in range(_GROUPS)]
+                self._next = 0
+            self._loop = loop
+            self._sleep(loop)
         group = min(self._groups, key=len)
         group[turns] = None
-        if not self._beating:
-            self._beating = True
-            self._sleep(asyncio.get_running_loop())
         return group
 
     def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -68,8 +72,10 @@ class Rhythm:
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """The next group's turn."""
+        if loop is not self._loop:
+            return
         if not any(self._groups):
-            self._beating = False
+            self._loop = None
             return
         group = tuple(self._groups[self._next])
         self._next = (self._next + 1) % _GROUPS
