@@ -5,35 +5,67 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-_QUOTES = str.maketrans({**dict.fromkeys("“”„‟«»″", '"'), **dict.fromkeys("‘’‚‛′´", "'")})
+_QUOTES = {**dict.fromkeys("“”„‟«»″", '"'), **dict.fromkeys("‘’‚‛′´", "'")}
+_STRAIGHT = str.maketrans(_QUOTES)
+# All that is white space in ASCII.
+_ASCII_SPACES = str.maketrans(dict.fromkeys("\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f", " "))
 
 # Characters that tell where a text goes round: few, so that a short chorus is noticed.
 _BEFORE, _AFTER = 5, 16
 _SPACES = re.compile(r"\s+")
+_MANY = re.compile("  +")
 
 
-@dataclass(frozen=True, slots=True)
 class Plain:
     """A text in its plain form, and where each plain character ends in the text itself.
 
-    Args:
+    Attributes:
         text: white space runs as one space, straight quotes, Unicode form NFKC.
-        ends: for each character of `text`, the offset in the raw text behind what it came from.
     """
 
-    text: str
-    ends: Sequence[int]
+    __slots__ = ("_ends", "_raw", "text")
+
+    def __init__(self, raw: str, text: str, ends: Sequence[int] | None = None) -> None:
+        self.text = text
+        self._raw = raw
+        self._ends = ends
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """For each character of `text`, the offset in the raw text behind what it came from. Found
+        on first use: mostly nobody asks, and a step for each character costs far more than the
+        plain form itself."""
+        if self._ends is None:
+            raw = self._raw
+            self._ends = _ascii_ends(raw) if raw.isascii() else _plain(raw).ends
+        return self._ends
 
 
 def plain(raw: str) -> Plain:
     """The plain form of `raw`."""
-    return _plain_ascii(raw) if raw.isascii() else _plain(raw)
+    if raw.isascii():
+        return Plain(raw, _one_space_each(raw.translate(_ASCII_SPACES)))
+    if not unicodedata.is_normalized("NFKC", raw):
+        return _plain(raw)
+    text = _one_space_each(raw)
+    for quote, straight in _QUOTES.items():
+        if quote in text:
+            text = text.replace(quote, straight)
+    return Plain(raw, text)
 
 
-def _plain_ascii(raw: str) -> Plain:
-    """The same, many times as fast: in ASCII only white space has other forms."""
+def _one_space_each(text: str) -> str:
+    """Each run of white space as one space."""
+    if text.isascii():  # with no white space in it but spaces
+        return _MANY.sub(" ", text) if "  " in text else text
+    words = " ".join(text.split())
+    before, behind = text[0].isspace(), text[-1].isspace()
+    return f"{' ' if before else ''}{words}{' ' if behind and words else ''}"
+
+
+def _ascii_ends(raw: str) -> list[int]:
+    """In ASCII nothing but white space has other forms."""
     ends: list[int] = []
     at = 0
     for run in _SPACES.finditer(raw):
@@ -41,10 +73,11 @@ def _plain_ascii(raw: str) -> Plain:
         at = run.end()
         ends.append(at)
     ends += range(at + 1, len(raw) + 1)
-    return Plain(_SPACES.sub(" ", raw), ends)
+    return ends
 
 
 def _plain(raw: str) -> Plain:
+    """The same, character by character: in other Unicode forms one may stand for several."""
     characters: list[str] = []
     ends: list[int] = []
     at = 0
@@ -58,11 +91,13 @@ def _plain(raw: str) -> Plain:
             while end < len(raw) and _joins(raw[end]):
                 end += 1
             # A compatibility form may hold spaces of its own (as U+00A8 does): one is enough.
-            form = unicodedata.normalize("NFKC", raw[at:end].translate(_QUOTES)).translate(_QUOTES)
+            form = unicodedata.normalize("NFKC", raw[at:end].translate(_STRAIGHT)).translate(
+                _STRAIGHT
+            )
         characters += form
         ends += [end] * len(form)
         at = end
-    return Plain("".join(characters), ends)
+    return Plain(raw, "".join(characters), ends)
 
 
 def _joins(character: str) -> bool:
