@@ -15,8 +15,12 @@ _STRANGE = st.sampled_from(
         "e",
         "\u0301",
         "q\u0303",
+        *"ﬁ½Åé漢한",
+        "\u1112\u1161\u11ab",
+        "\U0001f469\u200d\U0001f680",
+        "word",
+        "  ",
     ]
-    + [*"ﬁ½Åé漢한", "\u1112\u1161\u11ab", "\U0001f469\u200d\U0001f680", "word", "  "]
 )
 _TEXTS = st.one_of(st.text(), st.lists(_STRANGE).map("".join))
 

@@ -481,3 +481,17 @@ async def test_who_takes_turns(server: WireServer) -> None:
     assert await reads(trickle, gather_s=1, crowd=2) == {False}
     assert await reads(trickle, gather_s=1, plain_s=60) == {False}
     assert False in await reads(pour, gather_s=1)
+
+
+def test_streams_that_last_take_turns_sooner() -> None:
+    rhythm = Rhythm(every_s=0.2, plain_s=1.0)
+    assert rhythm.plain_s == 1.0  # of the first nobody knows
+    rhythm.ended(30.0)
+    assert rhythm.plain_s == 0.2
+    for _ in range(40):
+        rhythm.ended(0.5)
+    assert rhythm.plain_s == 1.0  # they would only end later
+    for _ in range(40):
+        rhythm.ended(30.0)
+    assert rhythm.plain_s == 0.2
+    assert Rhythm(plain_s=0.0).plain_s == 0.0
