@@ -47,7 +47,7 @@ HEAD = (
 BEGIN = event("message_start", message=MESSAGE) + event(
     "content_block_start", index=0, content_block={"type": "text", "text": ""}
 )
-WORDS = "harbour stone lantern winter meadow silver letter garden thunder copper violet river".split()
+WORDS = ("harbour", "stone", "lantern", "winter", "meadow", "silver", "letter", "garden", "thunder")
 NOTHING = b'{"type": "error", "error": {"type": "not_found_error", "message": "none"}}'
 
 

@@ -64,9 +64,7 @@ class LineReport(Report):
 
     def bad_line(self, bad: BadJson) -> None:
         self.count += 1
-        self._problems.add(
-            Problem(self._file, self._number, bad.column, "", bad.message, bad.fix)
-        )
+        self._problems.add(Problem(self._file, self._number, bad.column, "", bad.message, bad.fix))
 
     def where(self, path: Path) -> str:  # noqa: ARG002 - a line is place enough
         return f"line {self._number}"

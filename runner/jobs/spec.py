@@ -298,9 +298,7 @@ _SHAPE_END: Final = b',"thinking":null,"until":null}'
 def _around(max_tokens: int | None, model: str) -> tuple[bytes, bytes]:
     """What stands before and behind the messages: the same in most jobs of a file."""
     before = f'{{"max_tokens":{"null" if max_tokens is None else max_tokens},"messages":'.encode()
-    after = (
-        b',"model":%b,"output_config":null,"params":{},"stop_sequences":[],"strategy":null,"system":'
-    )
+    after = b',"model":%b,"output_config":null,"params":{},"stop_sequences":[],"strategy":null,"system":'
     return before, after % orjson.dumps(model)
 
 

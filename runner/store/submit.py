@@ -396,9 +396,9 @@ def _add(sql: Driver, batch_key: int, jobs: list[Prepared], now_ms: int) -> None
         spec_values: list[Any] = []
         # Taken apart as a whole, which is quicker than field by field.
         for one, key in zip(some, keys, strict=False):  # in this order: no key is lost
-            job_id, job_hash, model, priority, settings, shape, _ = one
+            job_id, job_hash, model, priority, own, shape, _ = one
             job_values += (key, job_id, job_hash, model, priority)
-            spec_values += (key, settings, shape)
+            spec_values += (key, own, shape)
         sql.execute(_rows(ADD_JOB, len(some)), job_values)
         sql.execute(_rows(ADD_SPEC, len(some)), spec_values)
 
