@@ -50,6 +50,10 @@ _COUNTED = frozenset({"model", "messages", "system", "thinking", "tools", "tool_
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
 
+# The SDK would draw a random one for each call, which costs more than encoding a request, and send
+# it nowhere: its only use is among retries, and there are none.
+_NOT_SENT = "none"
+
 # A server that is not Anthropic's mostly wants no key, but the SDK sends no request without one.
 _NO_KEY = "no-key"
 
@@ -123,6 +127,8 @@ class MessagesClient:
             raise _no_address(str(url)) from error
         except anthropic.AnthropicError as error:
             raise CredentialsError(f"The credentials cannot be read: {error}") from error
+        # Whole, so that the SDK does not put it together for each call.
+        self._messages_url = f"{self.base_url}/v1/messages"
         self._secrets = _checked_secrets(self._sdk)
         # A compressed stream would come in lumps.
         self._headers = {"accept-encoding": "identity"}
@@ -218,10 +224,10 @@ class MessagesClient:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + 2 * self._read_timeout_s):
                 # The SDK sends what is encoded already as it is, and gives the response unread.
                 response: httpx2.Response = await self._sdk.post(
-                    "/v1/messages",
+                    self._messages_url,
                     cast_to=httpx2.Response,
                     content=encoded({**body, "stream": True}),
-                    options={"headers": headers},
+                    options={"headers": headers, "idempotency_key": _NOT_SENT},
                     stream=True,
                     stream_cls=anthropic.AsyncStream[Any],
                 )  # type: ignore[assignment]  # with this `cast_to` it makes no stream

@@ -10,9 +10,10 @@ from typing import Final, Protocol
 import aiohttp
 import anyio
 import httpx2
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from runner.messages.rhythm import MOST_BYTES, Rhythm, Turns
-from runner.messages.tls import share_buffer
+from runner.messages.tls import slim
 
 # The SDK's aiohttp transport turns most of aiohttp's errors into httpx2's, but not all of them.
 TRANSPORT_ERRORS: Final = (httpx2.HTTPError, aiohttp.ClientError, OSError, TimeoutError, EOFError)
@@ -20,6 +21,7 @@ _TURNS_IN_TIMEOUT: Final = 4  # at least: a turn must not be taken for silence
 # After the last event only the end of the response is missing: worth a moment, for then its
 # connection can be used again.
 _END_OF_BODY_S: Final = 0.1
+_NO_HEADERS: Final = CIMultiDictProxy[str](CIMultiDict())
 
 
 class Packets(Protocol):
@@ -108,10 +110,11 @@ class DirectPackets:
         self._may_gather = min(gather_s, read_timeout_s / _TURNS_IN_TIMEOUT) >= rhythm.every_s
         self._rhythm = rhythm
         self._turns: Turns | None = None
-        self._plain_since_s = time.monotonic()
+        self._opened_s = self._plain_since_s = time.monotonic()
         self._plain_bytes = 0
         rhythm.streams += 1
-        share_buffer(self._transport)
+        slim(self._transport)
+        _forget_headers(answer)
         self._end_other_timeout()
 
     async def read(self) -> bytes:
@@ -136,7 +139,13 @@ class DirectPackets:
 
     async def aclose(self) -> None:
         self._rhythm.streams -= 1
+        self._rhythm.ended(time.monotonic() - self._opened_s)
         self._end_turns()
+        transport = self._transport
+        if transport is not None and not self._answer.content.is_eof():
+            # Nobody waits for what still comes: parting in order would hold the connection, with 34 kB
+            # for TLS to write and to read, until the server has its say.
+            transport.abort()
         with suppress(*TRANSPORT_ERRORS):
             await self._answer.__aexit__(None, None, None)
 
@@ -169,6 +178,18 @@ class DirectPackets:
             self._turns.leave()
             self._turns = None
             self._plain_since_s, self._plain_bytes = time.monotonic(), 0
+
+
+def _forget_headers(answer: aiohttp.ClientResponse) -> None:
+    """Let go of the headers of both the request and the answer, which were read: with all their words
+    they are 8 kB a stream. The attributes are private: where they are not found nothing is let go."""
+    asked = answer.request_info
+    if all(
+        hasattr(answer, name) for name in ("_request_info", "_headers", "_raw_headers", "_cache")
+    ):
+        answer._request_info = asked._replace(headers=_NO_HEADERS)  # noqa: SLF001  no public way
+        answer._headers, answer._raw_headers = _NO_HEADERS, ()  # noqa: SLF001
+        answer._cache.clear()  # noqa: SLF001  what was made of them
 
 
 async def _drain(packets: Packets) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ CHARACTERS_A_TOKEN: Final = 4  # roughly: it only makes slices larger or smaller
 SLICE_CHARACTERS: Final = 4_000_000
 SLICE_ROWS: Final = 20_000
 PREFIXES_AT_ONCE: Final = 5_000
+COUNTED_AT_ONCE: Final = 50_000  # jobs
 THROWN_AT_ONCE: Final = 500  # jobs
 
 # How long its text is, is told by what its calls were billed, and how many chunks there are by the
@@ -67,6 +69,12 @@ ORDER BY key
 """,
 )
 KINDS: Final = "SELECT model, state, finish, jobs FROM job_count WHERE batch_key = ? AND jobs > 0"
+# Of the next jobs of a batch: the last of them, and how many events they have.
+EVENTS: Final = """\
+WITH looked_at AS (SELECT key FROM job WHERE batch_key = ? AND key > ? ORDER BY key LIMIT ?)
+SELECT max(key), (SELECT count(*) FROM job_event WHERE job_key IN (SELECT key FROM looked_at))
+FROM looked_at HAVING count(*) > 0
+"""
 SOME_JOBS: Final = "SELECT key FROM job WHERE batch_key = ? ORDER BY key LIMIT ?"
 
 
@@ -87,6 +95,9 @@ EVENT: Final = names(job_event, ["key"])
 HEADER: Final = names(batch, ["key", "copied_to", "copied_from"])
 LEARNED: Final = names(learned, ["batch_key"])
 PREFIX: Final = names(shared_prefix, ["batch_key"])
+PREFIXES: Final = f"""\
+SELECT {", ".join(PREFIX)} FROM shared_prefix WHERE batch_key = ? AND hash > ? ORDER BY hash LIMIT ?
+"""  # noqa: S608  our own names
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +132,28 @@ class Header:
 
 def slices(database: Database, batch_key: int, after: int) -> Iterator[Slice]:
     """All jobs beyond a key, in portions that make good transactions and fit in memory."""
-    while True:
-        sizes = database.look(
-            lambda sql, after=after: sql.execute(  # type: ignore[misc]  # a default binds it now
-                SIZES, (batch_key, after, LOOKED_AT_ONCE)
-            ).fetchall()
-        )
-        if not sizes:
-            return
+    for sizes in _portions(database, SIZES, batch_key, after, LOOKED_AT_ONCE):
         for first, last in _ranges(sizes):
-            yield database.look(
-                lambda sql, keys=(batch_key, first, last): _slice(sql, keys)  # type: ignore[misc]
-            )
-        after = int(sizes[-1][0])
+            yield database.look(partial(_slice, keys=(batch_key, first, last)))
+
+
+def _portions(
+    database: Database, statement: str, batch_key: int, after: Any, size: int
+) -> Iterator[list[Row]]:
+    """The rows that a statement gives of a batch, beyond a place, so many at once.
+
+    Args:
+        statement: takes the batch, the place and the number; a row begins with its place.
+    """
+    while found := database.look(
+        partial(_fetched, statement=statement, values=(batch_key, after, size))
+    ):
+        after = found[-1][0]
+        yield found
+
+
+def _fetched(sql: Driver, statement: str, values: Sequence[Any]) -> list[Row]:
+    return [tuple(row) for row in sql.execute(statement, values).fetchall()]
 
 
 def _ranges(sizes: Sequence[Row]) -> Iterator[tuple[int, int]]:
@@ -154,7 +174,7 @@ def _slice(sql: Driver, keys: tuple[int, int, int]) -> Slice:
             f"SELECT {_listed(table, columns)} FROM {table.name} "  # noqa: S608  our own names
             f"WHERE {table.name}.{key} IN {OF_SLICE} ORDER BY {order}"
         )
-        return [tuple(row) for row in sql.execute(statement, keys).fetchall()]
+        return _fetched(sql, statement, keys)
 
     return Slice(
         read(job, JOB, "key", "job.key"),
@@ -173,7 +193,7 @@ def header(sql: Driver, batch_key: int) -> Header:
         raise StoreError("the batch was pruned away while it was copied.")
     return Header(
         dict(zip(HEADER, row, strict=True)),
-        [tuple(row) for row in sql.execute(figures, (batch_key,)).fetchall()],
+        _fetched(sql, figures, (batch_key,)),
         kinds(sql, batch_key),
     )
 
@@ -187,23 +207,15 @@ def kinds(sql: Driver, batch_key: int) -> dict[Row, int]:
     return found
 
 
+def events(database: Database, batch_key: int) -> int:
+    """How many events the jobs of a batch have: one more for each order given to one of them."""
+    portions = _portions(database, EVENTS, batch_key, 0, COUNTED_AT_ONCE)
+    return sum(events for portion in portions for _, events in portion)
+
+
 def prefixes(database: Database, batch_key: int) -> Iterator[list[Row]]:
     """What is known of beginnings that its jobs share, in portions."""
-    last = b""
-    statement = (
-        f"SELECT {', '.join(PREFIX)} FROM shared_prefix "  # noqa: S608  our own names
-        "WHERE batch_key = ? AND hash > ? ORDER BY hash LIMIT ?"
-    )
-    while True:
-        some = database.look(
-            lambda sql, last=last: sql.execute(  # type: ignore[misc]  # a default binds it now
-                statement, (batch_key, last, PREFIXES_AT_ONCE)
-            ).fetchall()
-        )
-        if not some:
-            return
-        last = bytes(some[-1][0])
-        yield [tuple(row) for row in some]
+    return _portions(database, PREFIXES, batch_key, b"", PREFIXES_AT_ONCE)
 
 
 def put_slice(
@@ -295,12 +307,7 @@ def put_learned(connection: Connection, batch_key: int, rows: list[Row]) -> None
 def shared(sql: Driver) -> dict[Table, list[Row]]:
     """What a database knows of models and rate limits, whatever the batch."""
     return {
-        table: [
-            tuple(row)
-            for row in sql.execute(
-                f"SELECT {_listed(table, names(table))} FROM {table.name}"  # noqa: S608  our own names
-            ).fetchall()
-        ]
+        table: _fetched(sql, f"SELECT {_listed(table, names(table))} FROM {table.name}", ())  # noqa: S608
         for table in (model_memory, pace)
     }
 

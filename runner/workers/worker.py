@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import uuid
-from collections import Counter
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from random import Random
@@ -18,11 +17,11 @@ from runner import faults
 from runner.errors import RunnerError, StoreBlocked
 from runner.jobs.price import Rates
 from runner.messages.client import MessagesClient
-from runner.messages.pace import batch_limit_key
 from runner.messages.prices import price_of
-from runner.store.records import BatchRow, Claim, Lane, PauseCause
+from runner.store.records import BatchRow, PauseCause
 from runner.store.store import Store
 from runner.workers.caching import Caching
+from runner.workers.claiming import Claiming
 from runner.workers.job_run import Interruption, JobRun, Workplace
 from runner.workers.lease import Lease
 from runner.workers.models import Models
@@ -78,15 +77,22 @@ class Worker:
             client.base_url,
             client.credential,
             notice=self.progress.notice,
-            room=lambda: self._wake.set(),
+            room=self._more_may_start,
             random=random,
         )
-        self._batches: dict[int, BatchRow] = {}
-        self._worked_on: set[int] = set()  # batches that were open to us at some time
         self._running: dict[int, JobRun] = {}
         self._wake = anyio.Event()
         self._worker_id = ""
         self._waiting = Waiting(store, self.progress, settings.ask_again_s)
+        self._claiming = Claiming(
+            store,
+            self._pacing,
+            self._waiting,
+            settings,
+            self._running,
+            batch_keys=batch_keys,
+            simulated=simulated,
+        )
         self._place = Workplace(
             store=store,
             client=client,
@@ -94,17 +100,17 @@ class Worker:
             needs=Needs(store),
             caching=Caching(
                 store,
-                batch=lambda key: self._batches[key],
+                batch=lambda key: self._claiming.batches[key],
                 slots=self._slots,
                 rates=self._rates,
             ),
             pacing=self._pacing,
-            money=Money(client.base_url, lambda key: self._batches[key].limits),
+            money=Money(client.base_url, lambda key: self._claiming.batches[key].limits),
             progress=self.progress,
             settings=settings,
             random=random,
-            max_attempts=lambda key: self._batches[key].limits.max_attempts,
-            batch_name=lambda key: self._batches[key].name,
+            max_attempts=lambda key: self._claiming.batches[key].limits.max_attempts,
+            batch_name=lambda key: self._claiming.batches[key].name,
         )
 
     def stop(self) -> None:
@@ -176,7 +182,7 @@ class Worker:
             background.start_soon(self._store.listen, lambda: self._wake.set())
             watch = Watch(self._store, self._worker_id, self._running, settings.watch_s)
             background.start_soon(watch.run)
-            background.start_soon(self._pacing.keep, self._worker_id, self._reread)
+            background.start_soon(self._pacing.keep, self._worker_id, self._claiming.reread)
             async with anyio.create_task_group() as jobs:
                 await self._produce(jobs, lambda: lost)
             background.cancel_scope.cancel()
@@ -188,22 +194,28 @@ class Worker:
         """Claim jobs to fill free slots, until all is done, or the process must let go."""
         while not (self.progress.stopping or lost()):
             self._wake = anyio.Event()
-            await self._store.promote_due()
-            claims = await self._claim()
+            claims = await self._claiming.claim(self._worker_id)
             for claim in claims:
                 faults.hit("job.claimed")
                 run = self._running[claim.job_key] = JobRun(claim, self._place)
                 jobs.start_soon(self._run_job, run)
             if self.progress.stopping or lost():
                 self._interrupt_all(Interruption.STOP)  # those that were just being claimed
-            elif not claims:
-                if self._waits:
+            elif claims and not self._claiming.full:
+                continue  # there may be more
+            else:
+                if self._waits and not claims:
                     busy = {run.claim.batch_key for run in self._running.values()}
                     await self._waiting.look(await self._our_batches(), busy)
                 if self._until_final and not self._running and await self._all_done():
                     return
                 with anyio.move_on_after(self._settings.poll_s):
                     await self._wake.wait()
+
+    def _more_may_start(self) -> None:
+        """The API gives more room than before: see whether a job waited for it in the queue."""
+        if self._claiming.short_of_room:
+            self._wake.set()
 
     async def _run_job(self, run: JobRun) -> None:
         try:
@@ -215,82 +227,6 @@ class Worker:
         if self._settled is not None:
             self._settled(run.claim.job_key)
 
-    async def _claim(self) -> list[Claim]:
-        """Claim what fits: within our own concurrency, each batch's, and each model's in it.
-
-        A job whose next death would be its last has no other beside it of which nothing is saved:
-        a process that dies takes all its jobs along, and only the one at fault must be given up.
-        """
-        suspect_from = max(1, self._settings.max_rescues)
-        unproven = [run for run in self._running.values() if not run.proven]
-        if any(run.claim.rescues >= suspect_from for run in unproven):
-            return []
-        by_batch = Counter(run.claim.batch_key for run in self._running.values())
-        by_lane = Counter((run.claim.batch_key, run.claim.model) for run in self._running.values())
-        by_limit = Counter(self._pacing.key(run.claim.model) for run in self._running.values())
-        open_lanes = await self._store.open_lanes(self._batch_keys)
-        wished = by_limit + Counter({batch_limit_key(key): n for key, n in by_batch.items()})
-        self._pacing.wish(wished)
-        if not open_lanes:
-            return []
-        await self._reread()
-        lanes: dict[int, list[Lane]] = {}
-        # What the budget has room for, where it had none for some: others would only be refused,
-        # and so would those be that were claimed and have not begun their calls yet.
-        beginning = Counter(
-            run.claim.batch_key for run in self._running.values() if not run.in_call
-        )
-        room = {
-            lane.batch_key: lane.most - beginning[lane.batch_key]
-            for lane in open_lanes
-            if lane.most is not None
-        }
-        for lane in open_lanes:
-            if self._batches[lane.batch_key].simulated is not self._simulated:
-                continue
-            self._worked_on.add(lane.batch_key)
-            limits = self._batches[lane.batch_key].limits
-            most = limits.concurrency_by_model.get(lane.model, limits.concurrency)
-            free = most - by_lane[lane.batch_key, lane.model]
-            free = min(free, limits.concurrency - by_batch[lane.batch_key], lane.available)
-            if free <= 0:
-                continue
-            limit_key = self._pacing.key(lane.model)
-            wished[limit_key] += free
-            wished[batch_limit_key(lane.batch_key)] += free
-            # What cannot start soon stays in the queue, where others can take it.
-            free = min(free, self._pacing.room(lane.batch_key, lane.model, by_limit[limit_key]))
-            if free > 0:
-                by_limit[limit_key] += free
-                lanes.setdefault(lane.batch_key, []).append(Lane(lane.batch_key, lane.model, free))
-        self._pacing.wish(wished)
-        claims: list[Claim] = []
-        for batch_key, batch_lanes in lanes.items():
-            free = self._batches[batch_key].limits.concurrency - by_batch[batch_key]
-            free = min(free, room.get(batch_key, free))
-            if self._settings.concurrency is not None:
-                ours = self._settings.concurrency - len(self._running) - len(claims)
-                free = min(free, ours)
-            runs = [run for run in self._running.values() if run.claim.batch_key == batch_key]
-            free = min(free, self._waiting.room(batch_key, runs))
-            if free > 0:
-                claims += await self._store.claim(
-                    self._worker_id,
-                    batch_lanes,
-                    free,
-                    suspect_from=suspect_from,
-                    alone=not unproven and not claims,
-                )
-            if any(claim.rescues >= suspect_from for claim in claims):
-                break
-        return claims
-
-    async def _reread(self) -> list[BatchRow]:
-        """The batches as they are now: their owner may change their limits while they run."""
-        rows = await self._store.batches()
-        self._batches |= {batch.key: batch for batch in rows}
-        return [row for row in rows if row.key in self._worked_on]
-
     async def _all_done(self) -> bool:
         """Whether nothing is left that anyone could work on without the owner's help."""
         return not any(
@@ -299,14 +235,14 @@ class Worker:
 
     def _rates(self, batch_key: int, model: str) -> Rates | None:
         """What calls of a batch to a model cost, short ones; None where nobody knows."""
-        own = self._batches[batch_key].limits.prices
+        own = self._claiming.batches[batch_key].limits.prices
         url = self._place.client.base_url
         price = price_of(model, base_url=url, at=datetime.now(UTC), own=own)
         return None if price is None else price.base
 
     def _slots(self, batch_key: int) -> int:
         """How many calls of a batch may be open at once in this process."""
-        most = self._batches[batch_key].limits.concurrency
+        most = self._claiming.batches[batch_key].limits.concurrency
         ours = self._settings.concurrency
         return most if ours is None else min(most, ours)
 
@@ -324,7 +260,7 @@ class Worker:
             return False  # it goes on at another place
         if batch.paused is None or self._waits:
             return True
-        return batch.paused is PauseCause.USER and batch.key in self._worked_on
+        return batch.paused is PauseCause.USER and batch.key in self._claiming.worked_on
 
     def _interrupt_all(self, why: Interruption) -> None:
         for run in self._running.values():

@@ -7,8 +7,10 @@ import asyncio
 import asyncio.sslproto
 import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from runner.messages.client import MessagesClient
 from runner.messages.errors import CallError
 from runner.messages.rhythm import MOST_BYTES, Rhythm, Turns
-from runner.messages.tls import read_small, share_buffer
+from runner.messages.tls import read_small, slim
 from tests.messages.turns import every_turn
 from tests.messages.wire import STREAM_HEAD, Connection, WireServer, block, end, start, text
 
@@ -191,9 +193,8 @@ async def test_silence_ends_the_wait() -> None:
         await asyncio.wait_for(reading, 60)
 
 
-async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None:
-    socket, rhythm = Socket(), Rhythm(every_s=0.01)
-    turns = turns_of(socket, rhythm=rhythm)
+def brings_at_each_turn(socket: Socket) -> None:
+    """What lies in the kernel comes when the socket is listened to."""
     resume = socket.resume_reading
 
     def arrive(resume_parser: bool = True) -> None:
@@ -201,12 +202,35 @@ async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None
         asyncio.get_running_loop().call_soon(socket.deliver, 1)
 
     socket.resume_reading = arrive  # type: ignore[method-assign]
+
+
+async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None:
+    socket, rhythm = Socket(), Rhythm(every_s=0.01)
+    turns = turns_of(socket, rhythm=rhythm)
+    brings_at_each_turn(socket)
     socket.kernel += [b"one", b"two"]
     assert await asyncio.wait_for(turns.read(), 5) == b"one"
     assert await asyncio.wait_for(turns.read(), 5) == b"two"
     turns.leave()
-    while rhythm._beating:  # noqa: ASYNC110  it tells nobody
+    while rhythm._loop is not None:  # noqa: ASYNC110  it tells nobody
         await asyncio.sleep(0.001)
+
+
+def test_turns_come_in_an_event_loop_after_one_that_ended_between_two_beats() -> None:
+    rhythm = Rhythm(every_s=0.01)
+
+    async def one_turn(*, leaves: bool) -> bytes:
+        socket = Socket()
+        socket.kernel.append(b"text")
+        turns = turns_of(socket, rhythm=rhythm)
+        brings_at_each_turn(socket)
+        text = await asyncio.wait_for(turns.read(), 60)
+        if leaves:
+            turns.leave()
+        return text
+
+    for leaves in (True, False, True):
+        assert asyncio.run(one_turn(leaves=leaves)) == b"text"
 
 
 # Against a server, over TLS.
@@ -352,9 +376,70 @@ def test_connections_begin_with_a_small_buffer(monkeypatch: pytest.MonkeyPatch) 
     transport._closed = True  # it was never opened
 
 
-def test_a_transport_without_tls_has_no_buffer_to_share() -> None:
-    share_buffer(None)
-    share_buffer(cast(asyncio.Transport, object()))
+def test_a_transport_without_tls_has_nothing_to_let_go_of() -> None:
+    slim(None)
+    slim(cast(asyncio.Transport, object()))
+
+
+def test_what_tls_lets_go_of_sends_nothing() -> None:
+    server, client = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.create_default_context(cafile=CERTIFICATE),
+    )
+    server.load_cert_chain(CERTIFICATE)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(back, there, server_hostname="localhost")
+    theirs = server.wrap_bio(there, back, server_side=True)
+    for _ in range(3):
+        for side in (ours, theirs):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    theirs.write(b"head")
+    assert ours.read() == b"head"
+    assert there.pending == 0
+    connection: Any = SimpleNamespace(_ssl_protocol=SimpleNamespace(_sslobj=ours))
+    slim(connection)
+    assert there.pending == 0
+    theirs.write(b"body")
+    assert ours.read() == b"body"
+    with suppress(ssl.SSLWantReadError):
+        theirs.unwrap()
+    with suppress(ssl.SSLWantReadError):
+        ours.unwrap()
+    slim(connection)  # closed: nothing to be said of it
+
+
+async def test_an_open_stream_holds_no_headers(tls_server: WireServer) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.send(STREAM_HEAD, start() + block() + text("Hello"))
+        await asyncio.Event().wait()
+
+    tls_server.play(script)
+    client = MessagesClient(api_key="k" * 20, base_url=tls_server.base_url)
+    async with client.stream(BODY) as stream:
+        assert await anext(stream) == "Hello"
+        answer: Any = stream._packets._answer  # type: ignore[attr-defined]
+        assert not answer.headers
+        assert not answer.raw_headers
+        assert not answer.request_info.headers
+        tls = answer.connection.transport._ssl_protocol
+        assert "peercert" not in tls._extra
+    await client.aclose()
+
+
+async def test_leaving_a_stream_early_waits_for_no_farewell(tls_server: WireServer) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.send(STREAM_HEAD, start() + block() + text("Hello"))
+        await asyncio.Event().wait()
+
+    tls_server.play(script)
+    client = MessagesClient(api_key="k" * 20, base_url=tls_server.base_url)
+    async with client.stream(BODY) as stream:
+        assert await anext(stream) == "Hello"
+        below: Any = stream._packets._answer.connection.transport._ssl_protocol._transport  # type: ignore[attr-defined]
+        assert not below.is_closing()
+    assert below.is_closing()
+    await client.aclose()
 
 
 # Who takes turns.
@@ -396,3 +481,17 @@ async def test_who_takes_turns(server: WireServer) -> None:
     assert await reads(trickle, gather_s=1, crowd=2) == {False}
     assert await reads(trickle, gather_s=1, plain_s=60) == {False}
     assert False in await reads(pour, gather_s=1)
+
+
+def test_streams_that_last_take_turns_sooner() -> None:
+    rhythm = Rhythm(every_s=0.2, plain_s=1.0)
+    assert rhythm.plain_s == 1.0  # of the first nobody knows
+    rhythm.ended(30.0)
+    assert rhythm.plain_s == 0.2
+    for _ in range(40):
+        rhythm.ended(0.5)
+    assert rhythm.plain_s == 1.0  # they would only end later
+    for _ in range(40):
+        rhythm.ended(30.0)
+    assert rhythm.plain_s == 0.2
+    assert Rhythm(plain_s=0.0).plain_s == 0.0
