@@ -43,7 +43,7 @@ MODEL = "claude-haiku-4-5"
 PROMPT = ('Write a long chapter on "this" and on that.\n' + "It should be of use to all. " * 4) * 6
 TEXT = "The quick brown fox jumps over the lazy dog; " * 11
 DONE = Settlement(State.COMPLETED, Finish.END_TURN)
-ROUNDS = 7
+ROUNDS = 9
 WORK_ROUNDS = 21
 FILL = """\
 WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < JOBS)
@@ -386,12 +386,13 @@ def measure_commands(report: Report, empty: Queue, full: Queue, what: str, jobs:
                 base = base[:1] if "--batch" in words else base
                 runs.append((command(*base, queue=empty), command(*words, queue=full)))
             few, many = ([ran[side] for ran in runs] for side in (0, 1))
-            more_wall = statistics.median(b.wall_s - a.wall_s for a, b in runs)
+            # Of the quickest runs: what else a machine does makes no run quicker.
+            more_wall = min(ran.wall_s for ran in many) - min(ran.wall_s for ran in few)
             more_cpu = statistics.median(b.cpu_s - a.cpu_s for a, b in runs)
             table.add(
                 f"`runner {name}`",
-                f"{statistics.median(ran.wall_s for ran in few):.2f} s",
-                f"{statistics.median(ran.wall_s for ran in many):.2f} s",
+                f"{min(ran.wall_s for ran in few):.2f} s",
+                f"{min(ran.wall_s for ran in many):.2f} s",
                 f"{more_cpu * 1e3:+.0f} ms",
                 f"{more_wall * 1e3:+.0f} ms",
             )
