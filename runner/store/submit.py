@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable, Row
+from sqlalchemy import text as a_statement
 
 from runner.errors import StoreError, SubmitConflict, UsageError
 from runner.jobs.beginnings import beginnings
@@ -33,6 +35,7 @@ from runner.store.events import note_of_jobs
 from runner.store.records import EventKind, OnConflict, SubmitReceipt
 from runner.store.schema import sql_list
 
+Rows = Callable[[Executable, Mapping[str, object]], Awaitable[Sequence[Row[Any]]]]
 Jobs = Iterable[JobSpec] | Callable[[], Iterable[JobSpec]]
 
 SLICE_JOBS: Final = 2_000
@@ -263,31 +266,44 @@ class Compared:
     present: int | None = None
 
 
-def compare(connection: Driver, batch_name: str, jobs: Iterator[JobSpec]) -> Compared:
-    """See what is known of the jobs of a submission, and how; in flat memory."""
-    shown: list[Conflict] = []
-    total = present = count = 0
-    while portion := list(islice(jobs, SLICE_JOBS)):
+async def compare(rows: Rows, server: bool, batch_name: str, jobs: Iterator[JobSpec]) -> Compared:
+    """See what is known of the jobs of a submission, and how; in flat memory.
+
+    Each portion is a question of its own: a generator may take its time for the next, and no
+    transaction and no connection waits for it.
+
+    Args:
+        rows: asks the database.
+        server: whether that is PostgreSQL.
+    """
+    statement = a_statement(
+        (THERE.postgres if server else THERE).replace("?1", ":ids").replace("?2", ":name")
+    )
+    found = Compared(present=0)
+    while portion := await asyncio.to_thread(lambda: list(islice(jobs, SLICE_JOBS))):
         ids = json.dumps([spec.id for spec in portion])
-        known: dict[str, tuple[bytes, str, str]] = {
-            job_id: (job_hash, state, settings)
-            for job_id, job_hash, state, settings in connection.execute(
-                THERE, (ids, batch_name)
-            ).fetchall()
-        }
-        count += len(portion)
-        for spec in portion:
-            there = known.get(spec.id)
-            if there is None:
-                continue
-            known_hash, state, settings = there
-            if known_hash != (submitted := shape_hash(spec.shape_data())):
-                total += 1
-                if len(shown) < SHOWN_CONFLICTS:
-                    shown.append(Conflict(spec.id, known_hash, submitted))
-            elif settings == _settings_json(spec) or State(state).final:
-                present += 1
-    return Compared(tuple(shown), total, present if present == count else None)
+        known = await rows(statement, {"ids": ids, "name": batch_name})
+        found = await asyncio.to_thread(_compare, found, portion, known)
+    return found
+
+
+def _compare(before: Compared, portion: Sequence[JobSpec], known: Sequence[Row[Any]]) -> Compared:
+    there = {row.id: (bytes(row.hash), row.state, row.settings) for row in known}
+    conflicts, present = [], 0
+    for spec in portion:
+        if spec.id not in there:
+            continue
+        known_hash, state, settings = there[spec.id]
+        if known_hash != (submitted := shape_hash(spec.shape_data())):
+            conflicts.append(Conflict(spec.id, known_hash, submitted))
+        elif settings == _settings_json(spec) or State(state).final:
+            present += 1
+    alike = before.present is not None and present == len(portion)
+    return Compared(
+        (*before.conflicts, *conflicts)[:SHOWN_CONFLICTS],
+        before.total + len(conflicts),
+        (before.present or 0) + present if alike else None,
+    )
 
 
 def conflict_error(batch_name: str, shown: Iterable[Conflict], total: int) -> SubmitConflict:
@@ -396,9 +412,9 @@ def _add(sql: Driver, batch_key: int, jobs: list[Prepared], now_ms: int) -> None
         spec_values: list[Any] = []
         # Taken apart as a whole, which is quicker than field by field.
         for one, key in zip(some, keys, strict=False):  # in this order: no key is lost
-            job_id, job_hash, model, priority, settings, shape, _ = one
+            job_id, job_hash, model, priority, own, shape, _ = one
             job_values += (key, job_id, job_hash, model, priority)
-            spec_values += (key, settings, shape)
+            spec_values += (key, own, shape)
         sql.execute(_rows(ADD_JOB, len(some)), job_values)
         sql.execute(_rows(ADD_SPEC, len(some)), spec_values)
 
