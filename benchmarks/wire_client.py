@@ -205,14 +205,15 @@ async def runner(options: Options) -> dict[str, Any]:
 
     lags: list[float] = []
     saves = 0
-    save = Store.save
+    save_all = Store.save_all
 
-    def watched(store: Store, claim: Any, call_key: int, seq: int, text: str) -> Any:
+    def watched(store: Store, chunks: Any) -> Any:
         nonlocal saves
-        saves += 1
-        future = save(store, claim, call_key, seq, text)
-        if saves % LAG_SAMPLED == 0:
-            sent = [int(word) for word in text.split()]
+        sampled = chunks[-saves % LAG_SAMPLED :: LAG_SAMPLED]
+        saves += len(chunks)
+        future = save_all(store, chunks)
+        if sampled:
+            sent = [int(word) for chunk in sampled for word in chunk.text.split()]
 
             def saved(_: object) -> None:
                 now = time.monotonic_ns() // 1000
@@ -221,13 +222,13 @@ async def runner(options: Options) -> dict[str, Any]:
             future.add_done_callback(saved)
         return future
 
-    def thrown_away(*_: Any) -> Any:
+    def thrown_away(_: Store, chunks: Any) -> Any:
         future = asyncio.get_running_loop().create_future()
-        future.set_result(None)
+        future.set_result([(None, None)] * len(chunks))
         return future
 
-    keeps = save if options.events else watched  # a burst tells no times
-    Store.save = keeps if options.saves else thrown_away  # type: ignore[method-assign]
+    keeps = save_all if options.events else watched  # a burst tells no times
+    Store.save_all = keeps if options.saves else thrown_away  # type: ignore[method-assign]
     progress = Progress()
     read_small()  # as the commands do
     client = MessagesClient(

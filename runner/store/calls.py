@@ -5,6 +5,7 @@ Every write is fenced: it is taken only while the claim it was made under still 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import (
@@ -19,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from runner.errors import ClaimLost, StoreError
+from runner.errors import ClaimLost, RunnerError, StoreError
 from runner.jobs.call import CallOutcome, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.spec import canonical_json
@@ -219,6 +220,28 @@ def save(connection: Connection, claim: Claim, call_key: int, seq: int, text: st
     if sql.execute(SAVE, values).rowcount == 1:
         return
     refuse_other_text(connection, claim, call_key, seq, text)
+
+
+def save_all(
+    connection: Connection, saves: Sequence[tuple[Claim, int, int, str]]
+) -> list[tuple[None, RunnerError | None]]:
+    """Append chunks, on SQLite, each as `save` does: claim, key of the call, number, text."""
+    rows = [
+        (claim.job_key, claim.number, call_key, seq, storable(text), claim.worker_id)
+        for claim, call_key, seq, text in saves
+    ]
+    if driver(connection).executemany(SAVE, rows).rowcount == len(rows):
+        return [(None, None)] * len(rows)
+    answers: list[tuple[None, RunnerError | None]] = []
+    for one in saves:
+        try:
+            # What was appended just now is there as it is; what was not is found out.
+            refuse_other_text(connection, *one)
+        except RunnerError as refused:
+            answers.append((None, refused))
+        else:
+            answers.append((None, None))
+    return answers
 
 
 def refuse_other_text(

@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection
 
 from runner.errors import NotFound, StoreError, UsageError
-from runner.store import copy_rows
+from runner.store import copy_rows, copy_writes
 from runner.store.bare import Driver
 from runner.store.copy_marks import (
     Arriving,
@@ -132,7 +132,7 @@ class _Copy:
             raise NotFound(f"there is no batch '{self._name}' in {self._source.database.shown}.")
         there = await self._find(self._target)
         if there is not None and there.half_here and afresh:
-            while await self._target.apply(partial(copy_rows.throw_away, batch_key=there.key)):
+            while await self._target.apply(partial(copy_writes.throw_away, batch_key=there.key)):
                 pass
             there = None
         mark = here.leaving if here.paused is PauseCause.COPY else None
@@ -228,7 +228,7 @@ class _Copy:
         there = await self._find(target)
         if there is None or there.arriving is None:
             shared = await asyncio.to_thread(self._source.database.look, copy_rows.shared)
-            await target.apply(partial(copy_rows.put_shared, found=shared))
+            await target.apply(partial(copy_writes.put_shared, found=shared))
             arriving = Arriving(mark.id, self._source.database.shown)
             key = await target.apply(partial(_make, head=head, arriving=arriving))
         else:
@@ -238,7 +238,7 @@ class _Copy:
         source = self._source.database
         portions = copy_rows.prefixes(source, here)
         while some := await asyncio.to_thread(next, portions, None):
-            await target.apply(partial(copy_rows.put_prefixes, batch_key=key, rows=some))
+            await target.apply(partial(copy_writes.put_prefixes, batch_key=key, rows=some))
         # Once more: its owner may have changed its limits meanwhile, or let it go on here.
         name = self._name
         await self._source.apply(partial(still_leaving, name=name, mark=mark))
@@ -271,7 +271,7 @@ class _Copy:
                 before = arriving
                 arriving = before.moved_on(portion.last_key, len(portion.jobs), len(portion.events))
                 put = partial(
-                    copy_rows.put_slice,
+                    copy_writes.put_slice,
                     batch_key=there,
                     portion=portion,
                     before=before,
@@ -310,7 +310,7 @@ def _go_on(
     values = head.columns | {"paused": mark.paused, "pause_reason": mark.pause_reason}
     done = told(replace(arriving, done=True))
     sql.execute(GO_ON, [*(values[name] for name in HEADER), done, batch_key])
-    copy_rows.put_learned(connection, batch_key, head.learned)
+    copy_writes.put_learned(connection, batch_key, head.learned)
 
 
 def _changed(name: str) -> StoreError:

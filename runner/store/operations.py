@@ -1,14 +1,16 @@
 """The operations that run most: each can be applied alone, or with others of its kind.
 
-On SQLite they are applied one by one, as all others are. On PostgreSQL, where each statement is a
-journey, those of one group commit go together: see `runner.store.together`.
+On SQLite they are applied one by one, as all others are; only saves that stand side by side go to the
+driver in one call. On PostgreSQL, where each statement is a journey, those of one group commit go
+together: see `runner.store.together`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 from sqlalchemy import Connection
 
@@ -115,7 +117,7 @@ Operation = Callable[[Connection], Any]
 def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
     """Apply operations as if one after the other; what each gave, or why it was refused."""
     if connection.dialect.name == "sqlite":
-        return [_alone(connection, operation) for operation in operations]
+        return _in_turn(connection, operations)
     answers: list[Answer] = [(None, None)] * len(operations)
     for places in portions(operations):
         some = [operations[place] for place in places]
@@ -126,6 +128,17 @@ def apply(connection: Connection, operations: Sequence[Operation]) -> list[Answe
             found = [_alone(connection, first)]
         for place, answer in zip(places, found, strict=True):
             answers[place] = answer
+    return answers
+
+
+def _in_turn(connection: Connection, operations: Sequence[Operation]) -> list[Answer]:
+    answers: list[Answer] = []
+    for saves, some in groupby(operations, key=lambda operation: type(operation) is Save):
+        if saves:
+            rows = [(s.claim, s.call_key, s.seq, s.text) for s in cast(Iterator[Save], some)]
+            answers += calls.save_all(connection, rows)
+        else:
+            answers += [_alone(connection, operation) for operation in some]
     return answers
 
 

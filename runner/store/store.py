@@ -32,6 +32,7 @@ from runner.store.records import (
 )
 from runner.store.submit import Jobs
 from runner.store.warming import WarmingStore
+from runner.store.writer import Answer
 
 
 class Store(WarmingStore):
@@ -370,6 +371,14 @@ class Store(WarmingStore):
         StoreError where the database could not be written.
         """
         return self._writer.submit(Save(claim, call_key, seq, text), beside=True)
+
+    def save_all(self, saves: Sequence[Save]) -> asyncio.Future[list[Answer]]:
+        """Append chunks of many jobs, each as `save` does; the future resolves when all are decided.
+
+        It gives an answer for each: its error where it was not saved. It fails with StoreError where
+        the database takes nothing more.
+        """
+        return self._writer.submit_all(saves, beside=True)
 
     def judge(self, claim: Claim, call_key: int, verdict: Verdict) -> asyncio.Future[None]:
         """Write down what was found of the open call's seam; resolves when it is committed.

@@ -38,15 +38,15 @@ MAX_WAITING: Final = 20_000
 TRIES: Final = 5  # of a transaction that another one got in the way of
 
 
+# What an operation gave, or its error.
+Answer = tuple[Any, BaseException | None]
+
+
 class _Entry(NamedTuple):
-    operation: Operation[Any]
+    operations: Sequence[Operation[Any]]
     future: asyncio.Future[Any]
     beside: bool
-
-
-class _Answer(NamedTuple):
-    value: Any = None
-    error: BaseException | None = None
+    many: bool  # the future resolves to a list of answers
 
 
 class Writer:
@@ -69,6 +69,7 @@ class Writer:
         self._patience = patience or Patience()
         self._session: Session = database.writing()
         self._queue: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
+        self._waiting = 0  # operations in the queue
         self._lock = threading.Lock()
         self._refusal: StoreError | None = None  # set once nothing is taken any more
         self._thread: threading.Thread | None = None
@@ -83,15 +84,31 @@ class Writer:
         Cancelling the future does not take the operation back. The future fails with StoreError
         when the database could not do it.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        return self._hand_over((operation,), beside, many=False)
+
+    def submit_all(
+        self, operations: Sequence[Operation[Any]], *, beside: bool = False
+    ) -> asyncio.Future[list[Answer]]:
+        """Hand over many operations as one; what each gave, or its error, once all are decided.
+
+        A future, a look at the queue and a call into the event loop for each cost more than most
+        operations do. The future itself fails with StoreError where none could be taken.
+        """
+        return self._hand_over(operations, beside, many=True)
+
+    def _hand_over(
+        self, operations: Sequence[Operation[Any]], beside: bool, *, many: bool
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._lock:
             refusal = self._refusal
-            if refusal is None and self._queue.qsize() >= MAX_WAITING:
+            if refusal is None and self._waiting >= MAX_WAITING:
                 refusal = StoreUnavailable(
                     f"{MAX_WAITING} writes wait for {self._database.shown}: its disk is too slow or hangs."
                 )
             if refusal is None:
-                self._queue.put(_Entry(operation, future, beside))
+                self._waiting += len(operations)
+                self._queue.put(_Entry(operations, future, beside, many))
                 if self._thread is None:
                     self._thread = threading.Thread(
                         target=self._run, name="runner-store-writer", daemon=True
@@ -141,25 +158,32 @@ class Writer:
                     entry = self._queue.get_nowait()
                     if entry is not None:
                         waiting.append(entry)
-            _deliver(waiting, [_Answer(error=died)] * len(waiting))
+            _deliver(waiting, [(None, died)] * _count(waiting))
         finally:
             self._session.close()
 
     def _take(self) -> tuple[list[_Entry], bool]:
-        """All that waits, at most a batch; and whether it was the last."""
+        """All that waits, up to a batch and the rest of its last entry; and whether it was the
+        last."""
         batch: list[_Entry] = []
+        operations = 0
+        last = False
         entry = self._queue.get()
-        try:
-            while entry is not None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if entry is None:
+                    last = True
+                    break
                 batch.append(entry)
-                if len(batch) == BATCH_SIZE:
-                    return batch, False
+                operations += len(entry.operations)
+                if operations >= BATCH_SIZE:
+                    break
                 entry = self._queue.get_nowait()
-        except queue.Empty:
-            return batch, False
-        return batch, True
+        with self._lock:
+            self._waiting -= operations
+        return batch, last
 
-    def _apply(self, batch: Sequence[_Entry]) -> list[_Answer]:
+    def _apply(self, batch: Sequence[_Entry]) -> list[Answer]:
         if not batch:
             return []
         # The very same work again after an error: a database that lost the answer to a commit
@@ -190,45 +214,66 @@ class Writer:
                     if isinstance(cause, StoreBlocked) and self._patience.wait(cause):
                         continue
                     cause.__cause__ = error
-                    return [_Answer(error=cause)] * len(batch)
-                if len(batch) == 1:
-                    return [_Answer(error=self._database.refused(error))]
+                    return [(None, cause)] * _count(batch)
+                if _count(batch) == 1:
+                    return [(None, self._database.refused(error))]
                 break
             else:
                 faults.hit("commit.after")
                 self._afresh_due = False
                 self._patience.worked()
                 return answers
-        return [answer for entry in batch for answer in self._apply([entry])]
+        return [answer for entry in _one_by_one(batch) for answer in self._apply([entry])]
 
-    def _begin_afresh(self, batch: Sequence[_Entry], connection: Connection) -> list[_Answer]:
+    def _begin_afresh(self, batch: Sequence[_Entry], connection: Connection) -> list[Answer]:
         if self._afresh is not None:
             self._afresh(connection)
         return _work(batch, connection)
 
 
-def _work(batch: Sequence[_Entry], connection: Connection) -> list[_Answer]:
-    found = operations.apply(connection, [entry.operation for entry in batch])
-    answers = [_Answer(value, error) for value, error in found]
+def _count(batch: Sequence[_Entry]) -> int:
+    return sum(len(entry.operations) for entry in batch)
+
+
+def _one_by_one(batch: Sequence[_Entry]) -> list[_Entry]:
+    return [
+        entry._replace(operations=(operation,)) for entry in batch for operation in entry.operations
+    ]
+
+
+def _work(batch: Sequence[_Entry], connection: Connection) -> list[Answer]:
+    answers: list[Answer] = [
+        *operations.apply(
+            connection, [operation for entry in batch for operation in entry.operations]
+        )
+    ]
     faults.hit("commit.before")
     return answers
 
 
-def _deliver(batch: Sequence[_Entry], answers: Sequence[_Answer]) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], _Answer]]] = {}
-    for entry, answer in zip(batch, answers, strict=True):
-        by_loop.setdefault(entry.future.get_loop(), []).append((entry.future, answer))
+def _deliver(batch: Sequence[_Entry], answers: Sequence[Answer]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Entry, Sequence[Answer]]]] = {}
+    begin = 0
+    for entry in batch:
+        end = begin + len(entry.operations)
+        by_loop.setdefault(entry.future.get_loop(), []).append((entry, answers[begin:end]))
+        begin = end
     for loop, pairs in by_loop.items():
         # A closed loop has nobody left who could be told.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve, pairs)
 
 
-def _resolve(pairs: Sequence[tuple[asyncio.Future[Any], _Answer]]) -> None:
-    for future, answer in pairs:
+def _resolve(pairs: Sequence[tuple[_Entry, Sequence[Answer]]]) -> None:
+    for entry, answers in pairs:
+        future = entry.future
         if future.done():
             continue
-        if answer.error is None:
-            future.set_result(answer.value)
+        if entry.many:
+            future.set_result(list(answers))
+            continue
+        ((value, error),) = answers
+        if error is None:
+            future.set_result(value)
         else:
-            future.set_exception(answer.error)
+            future.set_exception(error)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from runner import faults
 from runner.jobs.call import Verdict
+from runner.store.operations import Save
 from runner.store.records import Claim, Counted
 from runner.store.store import Store
+from runner.store.writer import Answer
 from runner.workers.settings import WorkerSettings
 
 # While the disk is slow or full, text gathers here in few large pieces rather than in the store's
@@ -21,8 +26,8 @@ TOGETHER_S = 0.02
 class Saver:
     """Hands a call's text to the store every `checkpoint_s` seconds, or sooner when it is much.
 
-    A chunk is handed over by a timer, not by a task: hundreds of streams cost hundreds of timers,
-    and the store commits whatever lies ready in one go.
+    A chunk is handed over at a beat that all streams of a process share: hundreds of them cost one
+    timer, one hand-over and one answer, and the store commits what they have in one go.
 
     Args:
         next_seq: the sequence number of this call's first chunk in its job.
@@ -46,13 +51,17 @@ class Saver:
         self._settings = settings
         self._failed = failed
         self._judged = False
+        self._verdict: Verdict | None = None  # not written down yet
         self.counted = False  # it was told how the call is billed
         self._count: Counted | None = None
         self._parts: list[str] = []
         self._length = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._waiting: dict[asyncio.Future[None], int] = {}
+        self._loop = asyncio.get_running_loop()
+        self._beats = _beats_of(self._loop)
+        self._at_s: float | None = None  # the beat at which the text is to be saved
+        self._waiting = 0  # writes that are not answered yet
         self._waiting_characters = 0
+        self._drained: asyncio.Future[None] | None = None
         self._due = False  # there is text whose time to be saved has come
         self._error: BaseException | None = None
 
@@ -67,10 +76,11 @@ class Saver:
         return self._waiting_characters + self._length > self._settings.unsaved_characters
 
     def judge(self, verdict: Verdict) -> None:
-        """Write down the seam's verdict, once, before the first text behind the seam is saved."""
+        """Write down the seam's verdict, once, before the first text behind the seam is saved and
+        along with it."""
         if not self._judged:
             self._judged = True
-            self._watch(self._store.judge(self._claim, self._call_key, verdict), 0)
+            self._verdict = verdict
 
     def count(self, counted: Counted | None) -> None:
         """Write down how the call is billed along with its next chunk."""
@@ -85,44 +95,59 @@ class Saver:
         self._length += len(text)
         if self._length >= self._settings.checkpoint_characters:
             self._save_in_turn()
-        elif self._timer is None and not self._due:
-            loop = asyncio.get_running_loop()
-            due = _next_beat(loop.time(), self._settings.checkpoint_s)
-            self._timer = loop.call_at(due, self._save_in_turn)
+        elif self._at_s is None and not self._due:
+            self._wait(self._settings.checkpoint_s)
 
     def gathered(self) -> None:
         """What was added has waited elsewhere for its checkpoint already: it waits no longer than
         it takes to read those that waited with it."""
         if self._parts and not self._due:
-            if self._timer is not None:
-                self._timer.cancel()
-            loop = asyncio.get_running_loop()
-            soon_s = min(TOGETHER_S, self._settings.checkpoint_s)
-            self._timer = loop.call_at(_next_beat(loop.time(), soon_s), self._save_in_turn)
+            self._wait(min(TOGETHER_S, self._settings.checkpoint_s))
+
+    def _wait(self, every_s: float) -> None:
+        at_s = _next_beat(self._loop.time(), every_s)
+        if at_s != self._at_s:
+            self._at_s = at_s
+            self._beats.join(self._store, at_s, self)
+
+    def at_beat(self, at_s: float) -> Save | None:
+        """What is to be saved at a beat; None where nothing is, or not yet."""
+        if at_s != self._at_s:
+            return None  # it was saved, or put off
+        self._at_s = None
+        self._due = self._waiting >= HANDED_OVER_AT_ONCE
+        return None if self._due else self._next_chunk()
 
     def _save_in_turn(self) -> None:
-        self._due = len(self._waiting) >= HANDED_OVER_AT_ONCE
+        self._due = self._waiting >= HANDED_OVER_AT_ONCE
         if not self._due:
             self.save()
 
     def save(self) -> None:
         """Hand over what there is now, without waiting for the commit."""
+        if (chunk := self._next_chunk()) is not None:
+            _hand_over(self._store, [(self, chunk)])
+
+    def _next_chunk(self) -> Save | None:
         self._due = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._at_s = None
         if not self._parts or self._error is not None:
-            return
+            return None
         faults.hit("checkpoint.before")
-        text, length = "".join(self._parts), self._length
+        text = "".join(self._parts)
         self._parts, self._length = [], 0
+        if self._verdict is not None:
+            verdict, self._verdict = self._verdict, None
+            self._watch(self._store.judge(self._claim, self._call_key, verdict))
         if self._count is not None:
             # Side by side they are committed together: it costs no transaction of its own.
             counted, self._count = self._count, None
-            self._watch(self._store.count(self._claim, self._call_key, counted), 0)
-        future = self._store.save(self._claim, self._call_key, self.next_seq, text)
+            self._watch(self._store.count(self._claim, self._call_key, counted))
+        chunk = Save(self._claim, self._call_key, self.next_seq, text)
         self.next_seq += 1
-        self._watch(future, length)
+        self._waiting += 1
+        self._waiting_characters += len(text)
+        return chunk
 
     async def drain(self) -> None:
         """Save everything and wait until it is committed.
@@ -133,27 +158,82 @@ class Saver:
         """
         self.save()
         while self._waiting and self._error is None:
-            await asyncio.wait(tuple(self._waiting), return_when=asyncio.FIRST_COMPLETED)
+            self._drained = self._loop.create_future()
+            await self._drained
         if self._error is not None:
             raise self._error
 
-    def _watch(self, future: asyncio.Future[None], length: int) -> None:
-        self._waiting[future] = length
-        self._waiting_characters += length
-        future.add_done_callback(self._saved)
+    def answered(self, length: int, error: BaseException | None) -> None:
+        """A write was decided.
 
-    def _saved(self, future: asyncio.Future[None]) -> None:
-        length = self._waiting.pop(future)
+        Args:
+            length: characters of text in it.
+            error: why it was not saved; None once it is committed.
+        """
+        self._waiting -= 1
         self._waiting_characters -= length
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
-        if error is not None and self._error is None:
+        if error is None:
+            if length:
+                self.saved_any = True
+            if self._due:
+                self._save_in_turn()
+        elif self._error is None:
             self._error = error
             self._failed(error)
-            return
-        if error is None and length:
-            self.saved_any = True
-        if self._due:
-            self._save_in_turn()
+        drained = self._drained
+        if drained is not None and not drained.done() and (error or not self._waiting):
+            drained.set_result(None)
+
+    def _watch(self, future: asyncio.Future[None]) -> None:
+        self._waiting += 1
+        future.add_done_callback(self._seen)
+
+    def _seen(self, future: asyncio.Future[None]) -> None:
+        self.answered(0, _error_of(future))
+
+
+class _Beats:
+    """The savers of a loop by the beat that they wait for."""
+
+    def __init__(self) -> None:
+        self._due: dict[tuple[Store, float], list[Saver]] = {}
+
+    def join(self, store: Store, at_s: float, saver: Saver) -> None:
+        """Have a saver asked for its text at a beat."""
+        due = self._due.get((store, at_s))
+        if due is None:
+            due = self._due[store, at_s] = []
+            asyncio.get_running_loop().call_at(at_s, self._beat, store, at_s)
+        due.append(saver)
+
+    def _beat(self, store: Store, at_s: float) -> None:
+        due = self._due.pop((store, at_s))
+        chunks = [(saver, chunk) for saver in due if (chunk := saver.at_beat(at_s)) is not None]
+        if chunks:
+            _hand_over(store, chunks)
+
+
+_all_beats: WeakKeyDictionary[asyncio.AbstractEventLoop, _Beats] = WeakKeyDictionary()
+
+
+def _beats_of(loop: asyncio.AbstractEventLoop) -> _Beats:
+    return _all_beats.get(loop) or _all_beats.setdefault(loop, _Beats())
+
+
+def _hand_over(store: Store, chunks: Sequence[tuple[Saver, Save]]) -> None:
+    saving = store.save_all([chunk for _, chunk in chunks])
+    saving.add_done_callback(partial(_answer, chunks))
+
+
+def _answer(chunks: Sequence[tuple[Saver, Save]], saving: asyncio.Future[list[Answer]]) -> None:
+    error = _error_of(saving)
+    answers = [(None, error)] * len(chunks) if error is not None else saving.result()
+    for (saver, chunk), (_, error) in zip(chunks, answers, strict=True):
+        saver.answered(len(chunk.text), error)
+
+
+def _error_of(future: asyncio.Future[Any]) -> BaseException | None:
+    return asyncio.CancelledError() if future.cancelled() else future.exception()
 
 
 def _next_beat(now_s: float, every_s: float) -> float:

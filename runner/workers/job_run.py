@@ -80,6 +80,7 @@ class JobRun:
         # Why its batch is paused: the call that runs goes on to its end, and no other is begun.
         self.paused: str | None = None
         self.in_call = False  # a call was begun and not yet ended: its cost is set aside
+        self.settling = False  # it makes no call any more
         self._interrupted: Interruption | None = None
         self._scope: anyio.CancelScope | None = None
         self._trial: asyncio.Lock | None = None  # held while we find out about prefill
@@ -200,6 +201,7 @@ class JobRun:
                 faults.hit("call.ended")
                 continue
             faults.hit("settle.before")
+            self.settling = True
             # One transaction: a job is never seen whole and unsettled.
             await place.store.end_call_and_settle(self.claim, call_key, outcome, settlement)
             return False
@@ -464,6 +466,7 @@ class JobRun:
         return settlement
 
     async def _settle(self, settlement: Settlement) -> None:
+        self.settling = True
         faults.hit("settle.before")
         await self._place.store.settle(self.claim, settlement)
 

@@ -1,4 +1,5 @@
-"""A worker that starts before its database can be used: it waits, and a signal ends that."""
+"""How commands open their database and let go of it: a worker waits until it can be used, and a
+signal ends what waits."""
 
 from __future__ import annotations
 
@@ -8,28 +9,32 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from runner.cli import common
+from runner.store.store import Store
 from tests.cli.conftest import Invoke
 from tests.cli.jobs_files import write
 from tests.cli.simulated import simulator
 from tests.cli.test_processes import PATIENCE_S, RUNNER, submitted
 from tests.places import postgres_only
 from tests.postgres import Server
+from tests.strangers import a_stranger
 
 BEGINS = "the database can be used again; the work begins"
 
 
 @contextmanager
-def a_worker(
-    folder: Path, database: str, api: str = "http://127.0.0.1:1"
+def a_command(
+    words: str, folder: Path, database: str, api: str = "http://127.0.0.1:1"
 ) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [*RUNNER, "work", "--no-live"],
+        [*RUNNER, *words.split()],
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -41,11 +46,11 @@ def a_worker(
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
-    ) as worker:
+    ) as command:
         try:
-            yield worker
+            yield command
         finally:
-            worker.kill()
+            command.kill()
 
 
 def told(worker: subprocess.Popen[str]) -> str:
@@ -63,7 +68,7 @@ def test_it_waits_for_a_server_that_starts_late(
     with ExitStack() as stack:
         try:
             api = stack.enter_context(simulator()).base_url
-            worker = stack.enter_context(a_worker(tmp_path, database, api))
+            worker = stack.enter_context(a_command("work --no-live", tmp_path, database, api))
             first = told(worker)
         finally:
             postgres_server.start()
@@ -90,7 +95,7 @@ def test_a_signal_ends_the_waiting(
             server.listen()
         url = f"postgresql+asyncpg://me:secret@127.0.0.1:{server.getsockname()[1]}/queue"
         with ExitStack() as stack:
-            worker = stack.enter_context(a_worker(tmp_path, url))
+            worker = stack.enter_context(a_command("work --no-live", tmp_path, url))
             if says_nothing:
                 stack.enter_context(server.accept()[0])  # a thread of the worker waits for a word
             else:
@@ -110,3 +115,52 @@ def test_what_no_waiting_mends_ends_it(
     empty = runner("work", "--simulate", "--db", url)
     assert (empty.exit_code, "no queue in the database" in empty.stderr) == (1, True)
     postgres_server.drop(url)
+
+
+@postgres_only
+@pytest.mark.parametrize("words", ["db check", "cost"])
+def test_a_signal_ends_a_question_that_takes_long(
+    tmp_path: Path, database: str, words: str
+) -> None:
+    """The server would have an hour for the answer, and has it for nobody then."""
+    asks = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'runner reads' AND wait_event_type = 'Lock'"
+    )
+    with a_stranger(database) as other, a_stranger(database) as watch:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE call IN ACCESS EXCLUSIVE MODE")
+        with a_command(words, tmp_path, database) as command:
+            while watch.execute(asks) != [(1,)]:
+                assert command.poll() is None
+                time.sleep(0.05)
+            command.send_signal(signal.SIGINT)
+            _, said = command.communicate(timeout=PATIENCE_S)
+        other.execute("ROLLBACK")
+    assert (command.returncode, said.strip()) == (130, "")
+
+
+@pytest.mark.anyio
+async def test_an_interrupted_command_does_not_wait_for_what_it_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow:
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    async def opened(*_: object, **__: object) -> Slow:
+        return Slow()
+
+    async def ask() -> None:
+        async with common.reading("any.db"):
+            asking.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Store, "open", opened)
+    monkeypatch.setattr(common, "CLOSE_S", 0.01)
+    asking = asyncio.Event()
+    command = asyncio.create_task(ask())
+    await asking.wait()
+    command.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(command, 60)

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from runner.simulator.tokens import tokens_between
 from runner.simulator.validate import read_request
 from runner.store import submit
 from runner.store.database import the_database
-from runner.store.records import Claim
+from runner.store.operations import Save
 from runner.store.store import Store
+from runner.store.writer import Answer
 from runner.workers.settings import WorkerSettings
 from runner.workers.worker import Worker
 from tests.house import Impatient, job
@@ -83,15 +85,22 @@ async def work(database: str, folder: Path, base_url: str) -> None:
 def witness(store: Store, file: Path) -> None:
     """Write down, past all buffers, each chunk as soon as the store says that it is saved."""
     log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    save = store.save
+    save_all = store.save_all
 
-    def witnessed(claim: Claim, call_key: int, seq: int, text: str) -> asyncio.Future[None]:
-        future = save(claim, call_key, seq, text)
-        line = json.dumps([claim.job_key, seq, text]) + "\n"
-        future.add_done_callback(lambda _: future.exception() or os.write(log, line.encode()))
+    def witnessed(chunks: Sequence[Save]) -> asyncio.Future[list[Answer]]:
+        future = save_all(chunks)
+
+        def answered(_: object) -> None:
+            answers = [] if future.exception() is not None else future.result()
+            for chunk, (_, error) in zip(chunks, answers, strict=False):
+                if error is None:
+                    line = json.dumps([chunk.claim.job_key, chunk.seq, chunk.text]) + "\n"
+                    os.write(log, line.encode())
+
+        future.add_done_callback(answered)
         return future
 
-    store.save = witnessed  # type: ignore[method-assign]
+    store.save_all = witnessed  # type: ignore[method-assign]
 
 
 def lost_chunks(database: str, folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from runner.jobs.call import CallOutcome, Charge, Strategy, Usage, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.states import Finish, State
 from runner.store.broken import BEFORE_CHECKPOINT_MS
+from runner.store.operations import Save
 from runner.store.records import CallStart, Claim, Counted, Settlement
 from runner.store.store import Store
 from tests.store.hands import make_spec
@@ -71,6 +72,34 @@ async def test_the_same_chunk_again_is_no_change(hands, store: Store) -> None:
     with pytest.raises(StoreError, match="two different texts under number 0"):
         await store.save(claim, call_key, 0, "other")
     assert [piece.text for piece in await store.pieces(claim.job_key)] == ["text"]
+
+
+async def test_of_chunks_that_are_saved_together_each_has_its_own_answer(
+    hands, store: Store
+) -> None:
+    await hands.submit(*(make_spec(name) for name in "abc"))
+    zombie, other, again = [await hands.claim("zombie") for _ in range(3)]
+    calls = [await hands.begin(claim) for claim in (zombie, other, again)]
+    await store.save(other, calls[1], 0, "there")
+    await store.save(again, calls[2], 0, "same")
+    await store.rescue("zombie", max_rescues=3)
+    owner, other, again = [await hands.claim("owner") for _ in range(3)]
+    chunks = [
+        Save(owner, calls[0], 0, "first"),
+        Save(zombie, calls[0], 1, "zombie"),
+        Save(other, calls[1], 0, "different"),
+        Save(again, calls[2], 0, "same"),
+        Save(owner, calls[0], 1, "second\ud83d"),
+        Save(owner, calls[0], 1, "second\ud83d"),
+        Save(owner, calls[0], 1, "third"),
+    ]
+    errors = [error for _, error in await store.save_all(chunks)]
+    assert [type(error) for error in errors] == [
+        type(None), ClaimLost, StoreError, type(None), type(None), type(None), StoreError,
+    ]  # fmt: skip
+    pieces = [await store.pieces(claim.job_key) for claim in (owner, other, again)]
+    texts = [[piece.text for piece in some] for some in pieces]
+    assert texts == [["first", "second\ufffd"], ["there"], ["same"]]
 
 
 @pytest.mark.parametrize(

@@ -444,6 +444,25 @@ async def test_a_server_holds_no_nul_and_says_so(queues: Queues) -> None:
         assert (saved.text, job.metadata) == ("a\ufffdb\ufffd\ufffdend", {"nul": "\0"})
 
 
+class InTheMiddle:
+    """As a copy's progress: once two jobs have arrived, the owner gives an order at the old place,
+    while the copy stands still."""
+
+    def __init__(self, database: str, order: Callable[[Store], Awaitable[Any]]) -> None:
+        self._database = database
+        self._order = order
+        self.given: list[Any] = []
+
+    def __call__(self, jobs: int, _of: int) -> None:
+        if jobs == 2 and not self.given:
+            with ThreadPoolExecutor(1) as thread:
+                self.given.append(thread.submit(asyncio.run, self._give()).result())
+
+    async def _give(self) -> Any:
+        async with await Store.open(self._database) as owner:
+            return await self._order(owner)
+
+
 @pytest.mark.parametrize("route", ROUTES, ids="-to-".join)
 async def test_an_order_in_the_middle_is_noticed(
     queues: Queues, route: tuple[str, str], monkeypatch: pytest.MonkeyPatch
@@ -454,20 +473,10 @@ async def test_an_order_in_the_middle_is_noticed(
     first, second = (queues.new(kind) for kind in route)
     async with await Store.open(first) as here, await Store.open(second) as there:
         await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(4)])
-        cancelled: list[int] = []
-
-        async def cancel() -> int:
-            async with await Store.open(first) as owner:
-                return await owner.cancel(Selection(batch="b"))
-
-        def progress(jobs: int, _of: int) -> None:
-            if jobs == 2 and not cancelled:
-                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
-                    cancelled.append(thread.submit(asyncio.run, cancel()).result())
-
+        progress = InTheMiddle(first, lambda owner: owner.cancel(Selection(batch="b")))
         with pytest.raises(StoreError, match=r"changed by an order.*--afresh"):
             await copy_batch(here, there, "b", max_rescues=3, progress=progress)
-        assert cancelled == [4]
+        assert progress.given == [4]
         (half,) = await there.batches()
         assert half.paused is PauseCause.COPY
         assert "not whole yet" in (half.pause_reason or "")
@@ -509,17 +518,7 @@ async def test_orders_that_leave_the_counts_equal_are_noticed(
     async with await Store.open(first) as here, await Store.open(second) as there:
         await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(4)])
         await here.cancel(Selection(job_keys=((await here.find_job("j0")).key,)))
-        given: list[None] = []
-
-        async def give() -> None:
-            async with await Store.open(first) as owner:
-                await order(owner)
-
-        def progress(jobs: int, _of: int) -> None:
-            if jobs == 2 and not given:
-                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
-                    given.append(thread.submit(asyncio.run, give()).result())
-
+        progress = InTheMiddle(first, order)
         before = (await here.batches())[0].counts
         with pytest.raises(StoreError, match=r"changed by an order.*--afresh"):
             await copy_batch(here, there, "b", max_rescues=3, progress=progress)
@@ -535,17 +534,10 @@ async def test_limits_that_change_in_the_middle_go_along(
     first, second = queues.new("sqlite"), queues.new("sqlite")
     async with await Store.open(first) as here, await Store.open(second) as there:
         await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(4)])
-
-        async def change() -> None:
-            async with await Store.open(first) as owner:
-                await owner.set_limits((await owner.batches())[0].key, {"concurrency": 7})
-
-        def progress(jobs: int, _of: int) -> None:
-            if jobs == 2:
-                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
-                    thread.submit(asyncio.run, change()).result()
-
+        key = (await here.batches())[0].key
+        progress = InTheMiddle(first, lambda owner: owner.set_limits(key, {"concurrency": 7}))
         await copy_batch(here, there, "b", max_rescues=3, progress=progress)
+        assert len(progress.given) == 1
         assert (await there.batches())[0].limits.concurrency == 7
 
 
@@ -557,20 +549,10 @@ async def test_an_owner_who_lets_it_go_on_in_the_middle_is_heard(
     first, second = queues.new("sqlite"), queues.new("sqlite")
     async with await Store.open(first) as here, await Store.open(second) as there:
         await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(3)])
-        brought: list[bool] = []
-
-        async def bring_back() -> bool:
-            async with await Store.open(first) as owner:
-                return await owner.bring_back("b")
-
-        def progress(jobs: int, _of: int) -> None:
-            if jobs == 2 and not brought:
-                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
-                    brought.append(thread.submit(asyncio.run, bring_back()).result())
-
+        progress = InTheMiddle(first, lambda owner: owner.bring_back("b"))
         with pytest.raises(StoreError, match=r"let go on by its owner.*--afresh"):
             await copy_batch(here, there, "b", max_rescues=3, progress=progress)
-        assert brought == [True]
+        assert progress.given == [True]
         assert len(await here.open_lanes()) == 1
         assert await there.open_lanes() == []
         assert (await copy_batch(here, there, "b", max_rescues=3, afresh=True)).jobs == 3

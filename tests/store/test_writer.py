@@ -94,6 +94,30 @@ async def test_a_lost_claim_does_not_spoil_its_neighbours(scratch: Writer) -> No
     assert notes(scratch) == [1, 2]
 
 
+async def test_of_many_handed_over_as_one_only_the_guilty_fail(scratch: Writer) -> None:
+    def refused(connection: Connection) -> None:
+        raise ClaimLost("gone")
+
+    answers = await scratch.submit_all([add(1), refused, add(2)])
+    assert [(value, str(error)) for value, error in answers] == [
+        (1, "None"), (None, "gone"), (2, "None"),
+    ]  # fmt: skip
+    gate = Gate()
+    await gate.shut(scratch)
+    before, many, behind = (
+        scratch.submit(add(3)),
+        scratch.submit_all([add(4), add(1), refused, add(5)]),
+        scratch.submit(add(6)),
+    )
+    gate.released.set()
+    assert (await before, await behind) == (3, 6)
+    (four, twice, gone, five) = await many
+    assert (four, five) == ((4, None), (5, None))
+    assert isinstance(twice[1], StoreError)
+    assert isinstance(gone[1], ClaimLost)
+    assert notes(scratch) == [1, 2, 3, 4, 5, 6]
+
+
 async def test_only_the_guilty_operation_fails(scratch: Writer) -> None:
     def half_done(connection: Connection) -> None:
         connection.exec_driver_sql("INSERT INTO note VALUES (99, '')")
@@ -218,3 +242,10 @@ async def test_a_queue_that_grows_without_end_is_refused(
         await scratch.submit(add(3))
     gate.released.set()
     assert await asyncio.gather(*futures) == [0, 1, 2]
+    gate = Gate()
+    await gate.shut(scratch)
+    many = scratch.submit_all([add(3), add(4), add(5)])
+    with pytest.raises(StoreUnavailable, match="too slow"):
+        await scratch.submit_all([add(6)])
+    gate.released.set()
+    assert await many == [(3, None), (4, None), (5, None)]
