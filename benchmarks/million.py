@@ -23,8 +23,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, closing, contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ MODEL = "claude-haiku-4-5"
 PROMPT = ('Write a long chapter on "this" and on that.\n' + "It should be of use to all. " * 4) * 6
 TEXT = "The quick brown fox jumps over the lazy dog; " * 11
 DONE = Settlement(State.COMPLETED, Finish.END_TURN)
-ROUNDS = 5
+ROUNDS = 9
+WORK_ROUNDS = 21
 FILL = """\
 WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < JOBS)
 INSERT INTO job (key, batch_key, id, hash, model, state, priority, created_ms, updated_ms)
@@ -90,7 +91,7 @@ class Queue:
             "LIMITS": submit.limits_json(BatchLimits()),
             "MODEL": MODEL,
             "SETTINGS": spec.settings_json(),
-            "SHAPE": spec.shape_json(),
+            "SHAPE": spec.shape_data().decode(),
             "NO HASH": "CAST('' AS bytea)" if self.server else "x''",
         }
         statements = [
@@ -195,7 +196,8 @@ def command(*words: str, queue: Queue | None = None) -> Ran:
     assert process.stderr is not None
     said = process.stderr.read()
     _, status, used = os.wait4(process.pid, 0)
-    if os.waitstatus_to_exitcode(status) not in (0, 1):
+    # A status of 1 tells of documents that are not complete.
+    if os.waitstatus_to_exitcode(status) not in ((0,) if words[0] == "submit" else (0, 1)):
         raise SystemExit(f"runner {' '.join(words)}: {said.decode()}")
     return Ran(time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
 
@@ -299,36 +301,61 @@ class Work:
     lanes: float
 
 
-async def measure_work(queue: Queue) -> Work:
-    async with await Store.open(queue.name) as store:
-        await register(store, "bench")
-        batch_key = (await store.batches())[0].key
+@dataclass
+class Worked:
+    """A queue at work, and what each kind of work cost there."""
 
-        async def cost(times: int, work: Callable[[], Coroutine[Any, Any, object]]) -> float:
-            """The median of single ones: a machine that does other things has its moments."""
-            taken = []
+    queue: Queue
+    store: Store
+    batch_key: int
+    held: list[Any]
+    taken: dict[str, list[float]]
+
+    async def claim(self, size: int) -> None:
+        self.held += await self.store.claim("bench", [Lane(self.batch_key, MODEL, size)], size)
+
+    async def cost(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, object]], times: int = 10
+    ) -> None:
+        server = self.queue.server_cpu_s()
+        with Cpu() as used:
             for _ in range(times):
-                server = queue.server_cpu_s()
-                with Cpu() as used:
-                    for _ in range(10):
-                        await work()
-                taken.append((used.cpu_s + queue.server_cpu_s() - server) / 10)
-            return statistics.median(taken) * 1e6
+                await work()
+        cpu_s = used.cpu_s + self.queue.server_cpu_s() - server
+        self.taken.setdefault(name, []).append(cpu_s / times * 1e6)
 
-        async def claims(size: int) -> None:
-            held.extend(await store.claim("bench", [Lane(batch_key, MODEL, size)], size))
+    async def round(self, number: int) -> None:
+        await self.cost("claim", lambda: self.claim(1))
+        if number % 5 == 0:
+            await self.cost("claim_32", lambda: self.claim(32), 2)
+        await self.cost("heartbeat", lambda: self.store.renew_lease("bench", lease_ms=10**9))
+        if number % 3 == 0:
+            await self.cost("document", lambda: one_document(self.store, "bench", self.batch_key))
+            await self.cost("lanes", self.store.open_lanes)
 
-        held: list[Any] = []
-        await claims(1)
-        one = await cost(10, lambda: claims(1))
-        many = await cost(2, lambda: claims(32))
-        for claim in held:
-            await store.settle(claim, Settlement(State.AVAILABLE))
-        beat = await cost(10, lambda: store.renew_lease("bench", lease_ms=10**9))
-        document = await cost(5, lambda: one_document(store, "bench", batch_key))
-        lanes = await cost(5, store.open_lanes)
-        await store.retire_worker("bench")
-    return Work(one, many, beat, document, lanes)
+    def told(self) -> Work:
+        """Medians: a machine that does other things has its moments. The first is to warm up."""
+        return Work(**{k: statistics.median(costs[1:]) for k, costs in self.taken.items()})
+
+
+async def measure_work(small: Queue, queue: Queue) -> tuple[Work, Work]:
+    """What a worker does, by turns in both queues, so that both have the same weather."""
+    async with AsyncExitStack() as stack:
+        works = []
+        for one in (small, queue):
+            store = await stack.enter_async_context(await Store.open(one.name))
+            await register(store, "bench")
+            works.append(Worked(one, store, (await store.batches())[0].key, [], {}))
+        for number in range(WORK_ROUNDS):
+            for work in works:
+                await work.round(number)
+        for work in works:
+            # Only now: who claims a job again finds its page in memory.
+            for claim in work.held:
+                await work.store.settle(claim, Settlement(State.AVAILABLE))
+            await work.store.retire_worker("bench")
+        first, second = works
+        return first.told(), second.told()
 
 
 COMMANDS = (
@@ -354,25 +381,27 @@ def measure_commands(report: Report, empty: Queue, full: Queue, what: str, jobs:
         for words in COMMANDS[:1] if what == "waiting" else COMMANDS:
             name = " ".join(words)
             runs: list[tuple[Ran, Ran]] = []
-            for _ in range(ROUNDS if words == ("status",) else 2):
+            for _ in range(ROUNDS if words == ("status",) else 3):
                 base = ("status",) if words[0] == "show" else words
                 base = base[:1] if "--batch" in words else base
                 runs.append((command(*base, queue=empty), command(*words, queue=full)))
             few, many = ([ran[side] for ran in runs] for side in (0, 1))
-            more_wall = statistics.median(b.wall_s - a.wall_s for a, b in runs)
+            # Of the quickest runs: what else a machine does makes no run quicker.
+            more_wall = min(ran.wall_s for ran in many) - min(ran.wall_s for ran in few)
             more_cpu = statistics.median(b.cpu_s - a.cpu_s for a, b in runs)
             table.add(
                 f"`runner {name}`",
-                f"{statistics.median(ran.wall_s for ran in few):.2f} s",
-                f"{statistics.median(ran.wall_s for ran in many):.2f} s",
+                f"{min(ran.wall_s for ran in few):.2f} s",
+                f"{min(ran.wall_s for ran in many):.2f} s",
                 f"{more_cpu * 1e3:+.0f} ms",
                 f"{more_wall * 1e3:+.0f} ms",
             )
             if words == ("status",):
-                report.figure(
-                    f"`runner status`, {jobs:,} jobs {what}, beyond an empty queue, CPU",
-                    more_cpu, "s", goal=0.1,
-                )  # fmt: skip
+                for kind, more in (("CPU", more_cpu), ("wall", more_wall)):
+                    report.figure(
+                        f"`runner status`, {jobs:,} jobs {what}, beyond an empty queue, {kind}",
+                        more, "s", goal=0.1,
+                    )  # fmt: skip
 
 
 def measure_ledger(report: Report, queue: Queue) -> None:
@@ -468,12 +497,15 @@ def main() -> None:
     parts = options.only.split(",")
     most = 20_000 if options.quick else options.jobs
     sizes = sorted({min(1_000, most), min(100_000, most), most})
+    if not set(parts) - {"commands", "ledger", "prune"}:
+        sizes = [most]
     report = Report("million")
     folder = Path(tempfile.mkdtemp(dir=".", prefix="million-"))
-    works: dict[str, list[tuple[int, Work]]] = {"waiting": [], "9 of 10 ended": []}
+    works: dict[str, list[tuple[int, Work, Work]]] = {"waiting": [], "9 of 10 ended": []}
     try:
         with queues(options.db, folder) as new:
-            empty = new()
+            empty, small = new(), new()
+            small.fill(1_000)
             for jobs in sizes:
                 print(f"{jobs:,} jobs", file=sys.stderr)
                 queue = new()
@@ -487,14 +519,14 @@ def main() -> None:
                 else:
                     queue.fill(jobs)
                 if "work" in parts:
-                    works["waiting"].append((jobs, asyncio.run(measure_work(queue))))
+                    works["waiting"].append((jobs, *asyncio.run(measure_work(small, queue))))
                 if "commands" in parts and jobs == most:
                     measure_commands(report, empty, queue, "waiting", jobs)
                 if not set(parts) - {"submit"}:
                     continue
                 queue.age()
                 if "work" in parts and jobs != sizes[0]:
-                    works["9 of 10 ended"].append((jobs, asyncio.run(measure_work(queue))))
+                    works["9 of 10 ended"].append((jobs, *asyncio.run(measure_work(small, queue))))
                 if "export" in parts and jobs <= 100_000:
                     measure_export(report, queue, folder, jobs)
                 if "worker" in parts and jobs in (sizes[0], most):
@@ -514,25 +546,24 @@ def main() -> None:
         report.finish(options, x="jobs in the queue", y="CPU, µs", log_x=True)
 
 
-def tell_work(report: Report, works: dict[str, list[tuple[int, Work]]]) -> None:
+def tell_work(report: Report, works: dict[str, list[tuple[int, Work, Work]]]) -> None:
     table = report.table(
-        "What a worker does, CPU",
+        "What a worker does, CPU, and how many times that of a queue of 1,000 by turns with it",
         "jobs", "a claim", "a claim of 32", "a heartbeat", "a document, saved once", "open lanes",
     )  # fmt: skip
-    least, first = works["waiting"][0]
     for what, found in works.items():
-        for jobs, work in found:
-            told = (work.claim, work.claim_32, work.heartbeat, work.document, work.lanes)
-            table.add(f"{jobs:,} {what}", *(f"{one:.0f} µs" for one in told))
+        for jobs, small, work in found:
+            pairs = zip(astuple(work), astuple(small), strict=True)
+            table.add(f"{jobs:,} {what}", *(f"{a:.0f} µs, {a / b:.2f} ×" for a, b in pairs))
         if found:
-            most, last = found[-1]
+            most, small, last = found[-1]
             report.figure(
-                f"claim, {most:,} jobs {what}, against {least:,}",
-                last.claim / first.claim, "×", goal=1.3,
+                f"claim, {most:,} jobs {what}, against 1,000",
+                last.claim / small.claim, "×", goal=1.3,
             )  # fmt: skip
     waiting = works["waiting"]
-    report.curve("a claim", [n for n, _ in waiting], [work.claim for _, work in waiting])
-    report.curve("a document", [n for n, _ in waiting], [work.document for _, work in waiting])
+    report.curve("a claim", [n for n, *_ in waiting], [work.claim for *_, work in waiting])
+    report.curve("a document", [n for n, *_ in waiting], [work.document for *_, work in waiting])
 
 
 if __name__ == "__main__":

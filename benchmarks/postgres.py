@@ -35,8 +35,8 @@ from runner.jobs.call import CallOutcome
 from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
 from runner.messages.client import MessagesClient
-from runner.store.postgres import ServerClock, steady_ms
 from runner.store.records import CallStart, Claim, Lane, Settlement
+from runner.store.server_clock import ServerClock, steady_ms
 from runner.store.store import Store
 from runner.workers.worker import Worker
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
 import statistics
@@ -46,7 +47,7 @@ HEAD = (
 BEGIN = event("message_start", message=MESSAGE) + event(
     "content_block_start", index=0, content_block={"type": "text", "text": ""}
 )
-WORDS = event("content_block_delta", index=0, delta={"type": "text_delta", "text": "and so on, "})
+WORDS = ("harbour", "stone", "lantern", "winter", "meadow", "silver", "letter", "garden", "thunder")
 NOTHING = b'{"type": "error", "error": {"type": "not_found_error", "message": "none"}}'
 
 
@@ -86,7 +87,11 @@ class Api:
         print(f"streams {self.streams}", flush=True)
         try:
             while True:
-                writer.write(WORDS)
+                # Never the same twice: a document that goes round in circles is ended, and one
+                # whose continuation reads like its beginning was begun afresh.
+                words = " ".join(random.sample(WORDS, 3)) + f" {random.randrange(10**6)}, "
+                delta = {"type": "text_delta", "text": words}
+                writer.write(event("content_block_delta", index=0, delta=delta))
                 await writer.drain()
                 await asyncio.sleep(0.2)
         finally:
@@ -154,12 +159,14 @@ def main() -> None:
             process = worker(queue, api)
             for number in range(1, TIMES + 1):
                 api.until("streams", options.streams)
+                print(f"{number}: all stream", file=sys.stderr)
                 time.sleep(2)  # for the last of them to be saved once
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 began = time.monotonic()
                 process = worker(queue, api)
                 walls.append(api.until("continued", began) - began)
+                print(f"{number}: went on after {walls[-1]:.2f} s", file=sys.stderr)
                 table.add(number, f"{walls[-1]:.2f} s", f"{cpu_of(process.pid):.2f} s")
             process.kill()
             process.wait()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
+CLOSE_S = 1.0  # of a command that was interrupted
+
 database_option: Callable[[F], F] = click.option(
     "--db",
     "database",
@@ -57,10 +59,17 @@ async def reading(database: str) -> AsyncIterator[Store]:
     from runner.store.store import Store
 
     store = await Store.open(database, create=False)
+    bound_s = None
     try:
         yield store
+    except asyncio.CancelledError:
+        # Nobody waits for the answer any more, and whole tables may take long to be read: what
+        # still reads is ended with the event loop.
+        bound_s = CLOSE_S
+        raise
     finally:
-        await store.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(store.close(), bound_s)
 
 
 def print_json(value: Any) -> None:

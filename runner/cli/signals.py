@@ -34,6 +34,19 @@ def stopping_by_signal(stop: Callable[[], None]) -> Iterator[None]:
         asked = True
         loop.call_soon_threadsafe(stop)
 
+    with _handled(handle):
+        yield
+
+
+@contextmanager
+def ending_by_signal() -> Iterator[None]:
+    """Any signal ends the process at once, also while a thread hangs in a connection."""
+    with _handled(lambda _number, _frame: _end_at_once()):
+        yield
+
+
+@contextmanager
+def _handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield

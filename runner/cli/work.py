@@ -59,6 +59,9 @@ def work(
     Simulated documents are written with --simulate only, and real ones without. Several of these may work on one database. The first Ctrl-C saves what streams and stops, the
     second stops at once.
 
+    A database that cannot be used now, because its server is down, its disk full or another program
+    locks it, is waited for, at the start as later. Ctrl-C ends the waiting.
+
     \b
     Example:
       runner submit jobs.yaml
@@ -69,15 +72,12 @@ def work(
 
     async def open_and_work() -> int:
         # Imported here, since the SDK takes its time and `--help` has none.
+        from runner.cli.opening import open_patiently
         from runner.cli.working import open_client, work_on
-        from runner.library import open_store
         from runner.output.batches import known_batches
         from runner.store.submit import refuse_other_kind
 
-        async with (
-            open_client(simulate=simulate) as client,
-            open_store(database, create=False) as store,
-        ):
+        async with open_client(simulate=simulate) as client, open_patiently(database) as store:
             for row in await known_batches(store, batches or None):
                 if batches:
                     refuse_other_kind(row.name, known=row.simulated, simulated=simulate)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 
 _QUOTES = {**dict.fromkeys("“”„‟«»″", '"'), **dict.fromkeys("‘’‚‛′´", "'")}
 _STRAIGHT = str.maketrans(_QUOTES)
@@ -13,7 +12,7 @@ _ASCII_SPACES = str.maketrans(dict.fromkeys("\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f", " 
 
 # Characters that tell where a text goes round: few, so that a short chorus is noticed.
 _BEFORE, _AFTER = 5, 16
-_SPACES = re.compile(r"\s+")
+_RUNS = re.compile(r"\s\s+")
 _MANY = re.compile("  +")
 
 
@@ -24,22 +23,27 @@ class Plain:
         text: white space runs as one space, straight quotes, Unicode form NFKC.
     """
 
-    __slots__ = ("_ends", "_raw", "text")
+    __slots__ = ("_raw", "text")
 
-    def __init__(self, raw: str, text: str, ends: Sequence[int] | None = None) -> None:
+    def __init__(self, raw: str, text: str) -> None:
         self.text = text
         self._raw = raw
-        self._ends = ends
 
-    @property
-    def ends(self) -> Sequence[int]:
-        """For each character of `text`, the offset in the raw text behind what it came from. Found
-        on first use: mostly nobody asks, and a step for each character costs far more than the
-        plain form itself."""
-        if self._ends is None:
-            raw = self._raw
-            self._ends = _ascii_ends(raw) if raw.isascii() else _plain(raw).ends
-        return self._ends
+    def end(self, at: int) -> int:
+        """The offset in the raw text behind what the character at `at` of `text` came from.
+
+        Found when it is asked for: mostly nobody asks, and then for one near the beginning, while
+        a look at each character costs far more than the plain form itself.
+        """
+        if not self._raw.isascii():
+            return _plain(self._raw, at)[1][at]
+        # In ASCII nothing but white space has other forms.
+        left_out = 0
+        for run in _RUNS.finditer(self._raw):
+            if at < run.start() - left_out:
+                break
+            left_out += len(run[0]) - 1
+        return at + 1 + left_out
 
 
 def plain(raw: str) -> Plain:
@@ -47,7 +51,7 @@ def plain(raw: str) -> Plain:
     if raw.isascii():
         return Plain(raw, _one_space_each(raw.translate(_ASCII_SPACES)))
     if not unicodedata.is_normalized("NFKC", raw):
-        return _plain(raw)
+        return Plain(raw, _plain(raw)[0])
     text = _one_space_each(raw)
     for quote, straight in _QUOTES.items():
         if quote in text:
@@ -64,24 +68,17 @@ def _one_space_each(text: str) -> str:
     return f"{' ' if before else ''}{words}{' ' if behind and words else ''}"
 
 
-def _ascii_ends(raw: str) -> list[int]:
-    """In ASCII nothing but white space has other forms."""
-    ends: list[int] = []
-    at = 0
-    for run in _SPACES.finditer(raw):
-        ends += range(at + 1, run.start() + 1)
-        at = run.end()
-        ends.append(at)
-    ends += range(at + 1, len(raw) + 1)
-    return ends
+def _plain(raw: str, last: int | None = None) -> tuple[str, list[int]]:
+    """The same, character by character, with the end of each: in other Unicode forms one may stand
+    for several.
 
-
-def _plain(raw: str) -> Plain:
-    """The same, character by character: in other Unicode forms one may stand for several."""
+    Args:
+        last: no further than to this character of the plain form.
+    """
     characters: list[str] = []
     ends: list[int] = []
     at = 0
-    while at < len(raw):
+    while at < len(raw) and (last is None or len(ends) <= last):
         end = at + 1
         if raw[at].isspace():
             while end < len(raw) and raw[end].isspace():
@@ -97,7 +94,7 @@ def _plain(raw: str) -> Plain:
         characters += form
         ends += [end] * len(form)
         at = end
-    return Plain(raw, "".join(characters), ends)
+    return "".join(characters), ends
 
 
 def _joins(character: str) -> bool:

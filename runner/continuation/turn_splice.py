@@ -150,7 +150,7 @@ class TurnSplice:
             end = at + len(self._anchor)
             before = seen.text[:at]
             if self._may_stand_before(before) and _ends_a_character(seen, end):
-                joint = self._without_closing(before, seen.ends[end - 1])
+                joint = self._without_closing(before, seen.end(end - 1))
                 if len(self._held[joint:].strip()) < _AFTER + len(self._half_word) and not over:
                     return _Wait.WAIT
                 if self._parts_words(joint):
@@ -274,4 +274,4 @@ def _opening_ends(text: str) -> list[int]:
 
 
 def _ends_a_character(seen: Plain, end: int) -> bool:
-    return end == len(seen.text) or seen.ends[end - 1] != seen.ends[end]
+    return end == len(seen.text) or seen.end(end - 1) != seen.end(end)

@@ -21,7 +21,7 @@ from runner.estimating.sampling import Counts
 from runner.estimating.survey import Group, Kind, Known, Shared, Survey, chosen
 from runner.estimating.tokenizer import Tokenizer, tokenizer
 from runner.jobs.price import Price
-from runner.jobs.spec import BatchSpec, JobSpec, canonical_json, shape_hash
+from runner.jobs.spec import BatchSpec, JobSpec, shape_hash
 from runner.jobs.traits import ModelTraits, PrefillAnswer
 from runner.messages import models
 from runner.messages.client import MessagesClient
@@ -204,7 +204,7 @@ async def _survey(
             for spec in portion:
                 if (job := there.get(spec.id)) is None:
                     continue
-                if job.hash != shape_hash(canonical_json(spec.shape())):
+                if job.hash != shape_hash(spec.shape_data()):
                     changed += 1  # it is written anew, if it may
                 else:
                     known[spec.id] = Known(job.state.final, job.output_tokens)

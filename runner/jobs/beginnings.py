@@ -54,9 +54,15 @@ def beginnings(spec: JobSpec) -> tuple[Beginning, ...]:
 
 def _rough_length(spec: JobSpec) -> int:
     length = LEAST_CHARACTERS if "tools" in spec.params else 0
-    for content in (spec.system or "", *(message.get("content", "") for message in spec.messages)):
-        length += len(content) if type(content) is str else sum(map(block_characters, content))
+    if spec.system:
+        length += _characters(spec.system)
+    for message in spec.messages:
+        length += _characters(message.get("content", ""))
     return length
+
+
+def _characters(content: str | Sequence[Mapping[str, Any]]) -> int:
+    return len(content) if isinstance(content, str) else sum(map(block_characters, content))
 
 
 def _all(spec: JobSpec) -> Iterator[Beginning]:

@@ -63,7 +63,7 @@ class JobFile:
 
     def first(self, limit: int | None) -> Iterator[JobSpec]:
         """The first so many jobs, in the order of the file; None means all."""
-        return islice(self.jobs(), limit)
+        return self.jobs() if limit is None else islice(self.jobs(), limit)
 
 
 def read_job_file(

@@ -25,9 +25,8 @@ _FIELDS = frozenset(
     {"model", "max_tokens", "messages", "system", "stop_sequences", "thinking", "output_config"}
 )
 _KEYS = {"custom_id", "params"}
-_PLAIN_FIELDS = {"model", "max_tokens", "messages", "system"}
-_MESSAGE = {"role", "content"}
 _ROLES = {"user", "assistant"}
+_is_id = ID_PATTERN.fullmatch
 _FORM = 'Write `{"custom_id": "…", "params": {"model": …, "messages": …}}`.'
 
 
@@ -42,12 +41,16 @@ class LineReport(Report):
         self._problems = problems
         self._path = path
         self._file = str(path)
-        self.raw = RawLine(0, 0, b"")
+        self.at(0, 0, b"")
+
+    def at(self, number: int, offset: int, data: bytes) -> None:
+        """From now on this line is read; see `RawLine`."""
+        self._number, self._offset, self._data = number, offset, data
 
     @property
     def line(self) -> Line:
         """The line that is being read, as text."""
-        return text_of(self._path, self.raw)
+        return text_of(self._path, RawLine(self._number, self._offset, self._data))
 
     def place(self, path: Path, message: str, fix: str, on_key: bool) -> None:
         if path[:1] not in (("custom_id",), ("params",)):
@@ -61,12 +64,10 @@ class LineReport(Report):
 
     def bad_line(self, bad: BadJson) -> None:
         self.count += 1
-        self._problems.add(
-            Problem(self._file, self.raw.number, bad.column, "", bad.message, bad.fix)
-        )
+        self._problems.add(Problem(self._file, self._number, bad.column, "", bad.message, bad.fix))
 
     def where(self, path: Path) -> str:  # noqa: ARG002 - a line is place enough
-        return f"line {self.raw.number}"
+        return f"line {self._number}"
 
     def _add(self, path: Path, message: str, fix: str, on_key: bool) -> None:
         place = find_nearest(node_of(self.line), path, on_key=on_key)
@@ -107,10 +108,13 @@ class RequestLines:
         report = LineReport(problems, self._path)
         top = _TopReport(report)
         empty = True
-        for raw in read_raw_lines(self._path):
-            report.raw = raw
+        number, offset = 0, 0
+        for data in read_raw_lines(self._path):
+            number += 1
+            report.at(number, offset, data)
+            offset += len(data) + 1
             # The first line may begin with a byte order mark, or tell that this is no UTF-8.
-            if raw.number > 1 and (plain := _plain(raw.data)) is not None:
+            if number > 1 and (plain := _plain(data)) is not None:
                 empty = False
                 yield plain.id, plain, report
                 continue
@@ -145,31 +149,34 @@ def _plain(data: bytes) -> JobSpec | None:
         )
     except ValueError:
         return None
-    if type(request) is not dict or request.keys() != _KEYS:
+    if type(request) is not dict or len(request) != 2:
         return None
-    job_id, params = request["custom_id"], request["params"]
-    if type(job_id) is not str or type(params) is not dict or not params.keys() <= _PLAIN_FIELDS:
+    try:
+        job_id, params = request["custom_id"], request["params"]
+        if type(job_id) is not str or type(params) is not dict:
+            return None
+        model, max_tokens, messages = params["model"], params["max_tokens"], params["messages"]
+    except KeyError:
         return None
-    model, messages = params.get("model"), params.get("messages")
-    max_tokens, system = params.get("max_tokens"), params.get("system")
+    system = params.get("system")
+    if len(params) != 3 and (len(params) != 4 or not _is_text(system)):
+        return None
     if (
         type(model) is not str
         or type(messages) is not list
         or not messages
         or not (type(max_tokens) is int and 1 <= max_tokens <= MAX_TOKENS)
-        or not ("system" not in params or _is_text(system))
         or not _is_model(model)
-        or not ID_PATTERN.fullmatch(job_id)
+        or not _is_id(job_id)
     ):
         return None
     for message in messages:
-        if (
-            type(message) is not dict
-            or message.keys() != _MESSAGE
-            or type(message["role"]) is not str
-            or message["role"] not in _ROLES
-            or not _is_text(message["content"])
-        ):
+        if type(message) is not dict or len(message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        if type(role) is not str or role not in _ROLES:
+            return None
+        if type(content) is not str or not content or content.isspace():
             return None
     if messages[-1]["role"] != "user":
         return None

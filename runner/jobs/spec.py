@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
+from hashlib import blake2b
 from typing import Any, Final
+
+import orjson
 
 from runner.jobs.call import Strategy
 from runner.jobs.price import Rates
@@ -159,14 +161,17 @@ class JobSpec:
         The same as `JobSpec(…)`, whose fifteen fields take longer than all the rest of a line.
         """
         spec = object.__new__(JobSpec)
-        spec.__dict__.update(
-            id=id,
-            model=model,
-            messages=messages,
-            max_tokens=max_tokens,
-            system=system,
-            params=_NOTHING,
-            metadata=_NOTHING,
+        _set_fields(
+            spec,
+            {
+                "id": id,
+                "model": model,
+                "messages": messages,
+                "max_tokens": max_tokens,
+                "system": system,
+                "params": _NOTHING,
+                "metadata": _NOTHING,
+            },
         )
         return spec
 
@@ -187,11 +192,24 @@ class JobSpec:
             "until": until,
         }
 
-    def shape_json(self) -> str:
-        """`canonical_json(self.shape())`, put together by hand where that is easy."""
-        return self._plain_shape() or canonical_json(self.shape())
+    def shape_data(self) -> bytes:
+        """`canonical_json(self.shape())` in UTF-8, put together by hand where that is easy.
 
-    def _plain_shape(self) -> str | None:
+        Half a character, which has no UTF-8, stands there as CPython's `surrogatepass` writes it.
+        """
+        try:
+            data = self._plain_shape()
+        except TypeError:  # orjson's word for what it cannot write: half a character
+            data = None
+        if data is not None:
+            return data
+        return canonical_json(self.shape()).encode(errors="surrogatepass")
+
+    def _plain_shape(self) -> bytes | None:
+        """The same for a prompt and little else, by orjson: of texts it writes the very same JSON.
+
+        Only of texts: it writes numbers in another way, and takes no large ones.
+        """
         if (
             self.params
             or self.stop_sequences
@@ -199,32 +217,31 @@ class JobSpec:
             or self.output_config is not None
             or self.until is not None
             or self.continuation.strategy is not None
-            or not (self.system is None or isinstance(self.system, str))
+            or not (self.system is None or type(self.system) is str)
         ):
             return None
-        messages = []
         for message in self.messages:
-            content = message.get("content")
-            if not isinstance(content, str) or message.keys() != _MESSAGE:
+            if (
+                type(message) is not dict
+                or len(message) != 2
+                or type(message.get("content")) is not str
+                or type(message.get("role")) is not str
+            ):
                 return None
-            messages.append(
-                f'{{"content":"{_escaped(content)}","role":"{_escaped(message["role"])}"}}'
-            )
-        system = "null" if self.system is None else f'"{_escaped(self.system)}"'
-        text = (
-            f'{{"max_tokens":{"null" if self.max_tokens is None else self.max_tokens},'
-            f'"messages":[{",".join(messages)}],"model":"{_escaped(self.model)}",'
-            '"output_config":null,"params":{},"stop_sequences":[],"strategy":null,'
-            f'"system":{system},"thinking":null,"until":null}}'
-        )
-        data = text.encode(errors="surrogatepass")
-        # One of the rare control characters, which are written by their numbers.
-        return text if len(data.translate(None, _CONTROLS)) == len(data) else None
+        before, after = _around(self.max_tokens, self.model)
+        messages = orjson.dumps(self.messages, option=orjson.OPT_SORT_KEYS)
+        return b"".join((before, messages, after, orjson.dumps(self.system), _SHAPE_END))
 
     def settings_json(self) -> str:
         """`canonical_json(self.settings())`."""
         if self.metadata:
             return canonical_json(self.settings())
+        if (
+            self.continuation is _USUAL  # to look at its fields would take three times as long
+            and self.priority == 0
+            and self.caching is Caching.AUTO
+        ):
+            return _usual_settings()
         return _plain_settings(self.continuation, self.priority, self.caching)
 
     def settings(self) -> dict[str, Json]:
@@ -271,24 +288,23 @@ class JobSpec:
         )
 
 
+_set_fields: Final = vars(JobSpec)["__dict__"].__set__  # a frozen class lets nobody set them
 _NOTHING: Final[Mapping[str, Json]] = {}
-_MESSAGE: Final = {"role", "content"}
-_CONTROLS: Final = bytes(range(32))
-_ESCAPES: Final = (
-    ("\\", "\\\\"),  # first: the others bring more of them
-    ('"', '\\"'),
-    ("\n", "\\n"),
-    ("\r", "\\r"),
-    ("\t", "\\t"),
-)
+_USUAL: Final = JobSpec.continuation  # the default of the class
+_SHAPE_END: Final = b',"thinking":null,"until":null}'
 
 
-def _escaped(text: str) -> str:
-    """A text as it stands between the quotes of JSON; the rare control characters are left."""
-    for character, escape in _ESCAPES:
-        if character in text:  # far quicker than a replacement of nothing
-            text = text.replace(character, escape)
-    return text
+@lru_cache(maxsize=64)
+def _around(max_tokens: int | None, model: str) -> tuple[bytes, bytes]:
+    """What stands before and behind the messages: the same in most jobs of a file."""
+    before = f'{{"max_tokens":{"null" if max_tokens is None else max_tokens},"messages":'.encode()
+    after = b',"model":%b,"output_config":null,"params":{},"stop_sequences":[],"strategy":null,"system":'
+    return before, after % orjson.dumps(model)
+
+
+@cache
+def _usual_settings() -> str:
+    return _plain_settings(_USUAL, 0, Caching.AUTO)
 
 
 @lru_cache(maxsize=256)
@@ -302,9 +318,9 @@ def canonical_json(value: Json) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def shape_hash(shape_json: str) -> bytes:
-    """The hash by which a job's prompt is recognised: 16 bytes of BLAKE2b over `shape` JSON."""
-    return hashlib.blake2b(shape_json.encode(errors="surrogatepass"), digest_size=16).digest()
+def shape_hash(shape_data: bytes) -> bytes:
+    """The hash by which a job's prompt is recognised: 16 bytes of BLAKE2b over `shape_data`."""
+    return blake2b(shape_data, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,15 +144,17 @@ def layout(body: Mapping[str, Any]) -> Layout:
 
 
 def mark(
-    body: Mapping[str, Any], wanted: Sequence[tuple[Place, Ttl]]
+    body: Mapping[str, Any], plan: Layout, wanted: Sequence[tuple[Place, Ttl]]
 ) -> tuple[dict[str, Any], list[tuple[Place, Ttl]]]:
     """The request with breakpoints added, and which were; nothing of `body` itself is changed.
 
     As many as are allowed beside the user's own, the first in `wanted` first; none where the order
     of their times to live would break the API's rule, on a block that takes none, or on one that
     has one already.
+
+    Args:
+        plan: the body's own.
     """
-    plan = layout(body)
     taken: dict[Place, Ttl] = {}
     for place, ttl in wanted:
         fits = place.markable and place.own is None and len(taken) < plan.free
@@ -187,7 +189,8 @@ def _marked(content: Any, index: int, ttl: Ttl) -> list[Any]:
 def _takes_mark(block: Mapping[str, Any]) -> bool:
     if block.get("type") in _UNMARKABLE:
         return False
-    return block.get("type") != "text" or bool(str(block.get("text") or "").strip())
+    text = str(block.get("text") or "")
+    return block.get("type") != "text" or not (text.isspace() or not text)
 
 
 def _ttl(holder: Mapping[str, Any]) -> Ttl | None:

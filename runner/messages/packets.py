@@ -110,7 +110,7 @@ class DirectPackets:
         self._may_gather = min(gather_s, read_timeout_s / _TURNS_IN_TIMEOUT) >= rhythm.every_s
         self._rhythm = rhythm
         self._turns: Turns | None = None
-        self._plain_since_s = time.monotonic()
+        self._opened_s = self._plain_since_s = time.monotonic()
         self._plain_bytes = 0
         rhythm.streams += 1
         slim(self._transport)
@@ -139,6 +139,7 @@ class DirectPackets:
 
     async def aclose(self) -> None:
         self._rhythm.streams -= 1
+        self._rhythm.ended(time.monotonic() - self._opened_s)
         self._end_turns()
         transport = self._transport
         if transport is not None and not self._answer.content.is_eof():

@@ -18,6 +18,10 @@ import aiohttp
 # What one turn may bring; a stream that brings more does not trickle.
 MOST_BYTES: Final = 64 * 1024
 
+# Of streams that last so long, half a turn's wait for the end is 3 %.
+LONG_S: Final = 4.0
+_NEWEST: Final = 0.1  # the newest stream's part in how long they last
+
 _GROUPS = 1  # of streams, one after the other: what a turn brings is saved in one transaction
 # For so long a socket is listened to: what lies in the kernel comes at once, and an end right after.
 _OPEN_S = 0.002
@@ -34,7 +38,7 @@ class Rhythm:
         crowd: fewer open streams than this are read as they come: they cost little.
         plain_s: a stream is read as it comes for so long before it takes turns. Those of a call that
             is over sooner would only delay its end; and what comes in that time tells whether it
-            trickles.
+            trickles. Where streams have lately lasted long, the time between two turns is enough.
 
     Attributes:
         streams: how many are open, those that take no turns included.
@@ -42,25 +46,41 @@ class Rhythm:
 
     def __init__(self, *, every_s: float = 0.23, crowd: int = 8, plain_s: float = 1.0) -> None:
         self.every_s = every_s
-        self.plain_s = plain_s
         self.streams = 0
+        self._plain_s = plain_s
+        self._lasted_s: float | None = None  # how long streams are open, by the last ones
         self._crowd = crowd
         self._groups: list[dict[Turns, None]] = [{} for _ in range(_GROUPS)]
         self._next = 0
-        self._beating = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it beats in; None: in none
 
     @property
     def crowded(self) -> bool:
         """Whether so many streams are open that turns are worth it."""
         return self.streams >= self._crowd
 
+    @property
+    def plain_s(self) -> float:
+        """How long a new stream is read as it comes."""
+        long = self._lasted_s is not None and self._lasted_s >= LONG_S
+        return min(self._plain_s, self.every_s) if long else self._plain_s
+
+    def ended(self, lasted_s: float) -> None:
+        """A stream is over that was open for so long."""
+        before_s = lasted_s if self._lasted_s is None else self._lasted_s
+        self._lasted_s = before_s + _NEWEST * (lasted_s - before_s)
+
     def join(self, turns: Turns) -> dict[Turns, None]:
         """Take a stream in; the group that it belongs to, to be left by `pop`."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:  # it ended between two beats, and its streams with it
+                self._groups = [{} for _ in range(_GROUPS)]
+                self._next = 0
+            self._loop = loop
+            self._sleep(loop)
         group = min(self._groups, key=len)
         group[turns] = None
-        if not self._beating:
-            self._beating = True
-            self._sleep(asyncio.get_running_loop())
         return group
 
     def _sleep(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -68,8 +88,10 @@ class Rhythm:
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         """The next group's turn."""
+        if loop is not self._loop:
+            return
         if not any(self._groups):
-            self._beating = False
+            self._loop = None
             return
         group = tuple(self._groups[self._next])
         self._next = (self._next + 1) % _GROUPS

@@ -11,7 +11,7 @@ from runner.continuation.document import fold
 from runner.jobs.call import Strategy, Usage, Verdict
 from runner.jobs.price import usd_json
 from runner.output.endings import Standing, standing
-from runner.store.reads import TOGETHER
+from runner.store.document_reads import TOGETHER
 from runner.store.records import JobRow, SavedCall
 from runner.store.store import Store
 

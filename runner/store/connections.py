@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Executable, Row
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from runner.store.database import is_thorough
+
 RECYCLE_S: Final = 1_800
 
 
@@ -22,6 +24,7 @@ class ReadingConnections:
     """
     Args:
         engine: without a pool; its statements are transactions of their own.
+        patient: the same with much longer time-outs, for thorough questions.
         most: connections open at once; who comes when all are taken waits.
         era: connections of an era before are not used any more.
         transactions: each question is a transaction, which the engine begins by its own words.
@@ -30,12 +33,14 @@ class ReadingConnections:
     def __init__(
         self,
         engine: AsyncEngine,
+        patient: AsyncEngine,
         most: int,
         era: Callable[[], int] = lambda: 0,
         *,
         transactions: bool = False,
     ) -> None:
         self._engine = engine
+        self._patient = patient
         self._transactions = transactions
         self._era = era
         self._turns = asyncio.Semaphore(most)
@@ -50,14 +55,12 @@ class ReadingConnections:
         """Ask one question. After an error no connection that was made before is used again: what
         cut one may have cut them all."""
         async with self._turns:
+            if is_thorough(statement):
+                return await self._thoroughly(statement, values)
             one = await self._one()
             self._busy += 1
             try:
-                if self._transactions:
-                    async with one.connection.begin():
-                        found = (await one.connection.execute(statement, values)).all()
-                else:
-                    found = (await one.connection.execute(statement, values)).all()
+                found = await self._answer(one.connection, statement, values)
             except BaseException:
                 self._cuts += 1
                 await drop(one.connection)
@@ -69,11 +72,32 @@ class ReadingConnections:
                 self._busy -= 1
                 self._freed.set()
 
+    async def _thoroughly(
+        self, statement: Executable, values: Mapping[str, object] | None
+    ) -> Sequence[Row[Any]]:
+        """Such questions are rare: each has a connection of its own, in the place of an idle one."""
+        if self._idle:
+            await drop(self._idle.pop().connection)
+        async with self._patient.connect() as connection:
+            return await self._answer(connection, statement, values)
+
+    async def _answer(
+        self,
+        connection: AsyncConnection,
+        statement: Executable,
+        values: Mapping[str, object] | None,
+    ) -> Sequence[Row[Any]]:
+        if not self._transactions:
+            return (await connection.execute(statement, values)).all()
+        async with connection.begin():
+            return (await connection.execute(statement, values)).all()
+
     async def close(self) -> None:
         while self._idle:
             with suppress(Exception):
                 await self._idle.pop().connection.close()
         await self._engine.dispose()
+        await self._patient.dispose()
 
     async def _one(self) -> _Idle:
         while True:

@@ -47,6 +47,7 @@ class Leaving:
         to: the other place, as messages show it.
         paused: the pause it had before, which goes along.
         done: all of it is there.
+        place: the other place's identity; see `Database.identity`.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Leaving:
     paused: str | None
     pause_reason: str | None
     done: bool = False
+    place: str = ""
 
     def words(self) -> str:
         if self.done:
@@ -70,6 +72,7 @@ class Arriving:
         source: the other place, as messages show it.
         after: key that the last job that arrived has there.
         jobs: how many have arrived.
+        events: how many of theirs.
         done: all of it is here.
     """
 
@@ -77,6 +80,7 @@ class Arriving:
     source: str
     after: int = 0
     jobs: int = 0
+    events: int = 0
     done: bool = False
 
     def words(self) -> str:
@@ -85,8 +89,8 @@ class Arriving:
             "`runner db copy` again finishes that"
         )
 
-    def moved_on(self, after: int, jobs: int) -> Self:
-        return replace(self, after=after, jobs=self.jobs + jobs)
+    def moved_on(self, after: int, jobs: int, events: int) -> Self:
+        return replace(self, after=after, jobs=self.jobs + jobs, events=self.events + events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +139,14 @@ def holders(sql: Driver, batch_key: int) -> list[Holder]:
     return [Holder(*row) for row in sql.execute(HOLDERS, (batch_key,)).fetchall()]
 
 
-def leave(connection: Connection, name: str, copy_id: str, to: str, wait: bool) -> Leaving:
+def leave(
+    connection: Connection, name: str, copy_id: str, to: str, place: str, wait: bool
+) -> Leaving:
     """Let nobody begin anything of a batch any more, because it is copied to another place.
 
     Args:
+        to: the other place, as messages show it.
+        place: its identity.
         wait: also where some of its jobs are being worked on: their open calls come to their end.
 
     Raises:
@@ -155,7 +163,7 @@ def leave(connection: Connection, name: str, copy_id: str, to: str, wait: bool) 
         return found.leaving
     if not wait and (busy := holders(sql, found.key)):
         raise worked_on(name, busy)
-    mark = Leaving(copy_id, to, found.paused, found.pause_reason)
+    mark = Leaving(copy_id, to, found.paused, found.pause_reason, place=place)
     sql.execute(LEAVE, (storable(mark.words()), told(mark), found.key))
     return mark
 

@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 from sqlalchemy import Connection
 
 from runner.errors import NotFound, StoreError, UsageError
-from runner.store import copy_rows
+from runner.store import copy_rows, copy_writes
 from runner.store.bare import Driver
 from runner.store.copy_marks import (
     Arriving,
@@ -102,8 +102,12 @@ async def copy_batch(
     if mark is not None and mark.done:
         return await copy.whole_already(mark)
     await copy.free_dead(max_rescues)
-    copy_id, to = uuid.uuid4().hex, target.database.shown
-    mark = await source.apply(partial(leave, name=name, copy_id=copy_id, to=to, wait=wait))
+    copy_id, to, place = uuid.uuid4().hex, target.database.shown, await copy.place()
+    mark = await source.apply(
+        partial(leave, name=name, copy_id=copy_id, to=to, place=place, wait=wait)
+    )
+    if mark.place != place:  # another process was first
+        raise copy.elsewhere(mark)
     await copy.quiet(wait, max_rescues)
     return await copy.carry(mark)
 
@@ -128,12 +132,13 @@ class _Copy:
             raise NotFound(f"there is no batch '{self._name}' in {self._source.database.shown}.")
         there = await self._find(self._target)
         if there is not None and there.half_here and afresh:
-            while await self._target.apply(partial(copy_rows.throw_away, batch_key=there.key)):
+            while await self._target.apply(partial(copy_writes.throw_away, batch_key=there.key)):
                 pass
             there = None
         mark = here.leaving if here.paused is PauseCause.COPY else None
         if there is None:
-            self._refuse_elsewhere(mark)
+            if mark is not None and (mark.done or mark.place != await self.place()):
+                raise self.elsewhere(mark)
             return mark
         if mark is None or there.arriving is None or there.arriving.id != mark.id:
             raise self._taken(there)
@@ -142,11 +147,19 @@ class _Copy:
     async def _find(self, store: Store) -> Found | None:
         return await asyncio.to_thread(store.database.look, partial(find, name=self._name))
 
-    def _refuse_elsewhere(self, mark: Leaving | None) -> None:
-        if mark is None or (not mark.done and mark.to == self._target.database.shown):
-            return
-        raise UsageError(
-            f"batch '{self._name}' is not here any more: {mark.words()}. If that copy is lost, "
+    async def place(self) -> str:
+        """Where it goes to."""
+        return await asyncio.to_thread(self._target.database.identity)
+
+    def elsewhere(self, mark: Leaving) -> UsageError:
+        alike = ""
+        if not mark.done and mark.to == self._target.database.shown:
+            alike = (
+                ". The database that you name has the same name, but is another one (look at port, "
+                "user and schema)"
+            )
+        return UsageError(
+            f"batch '{self._name}' is not here any more: {mark.words()}{alike}. If that copy is lost, "
             f"`runner resume {self._name} --copied --db …` lets the batch go on here, and it can "
             "be copied again. Nothing was copied."
         )
@@ -215,20 +228,23 @@ class _Copy:
         there = await self._find(target)
         if there is None or there.arriving is None:
             shared = await asyncio.to_thread(self._source.database.look, copy_rows.shared)
-            await target.apply(partial(copy_rows.put_shared, found=shared))
+            await target.apply(partial(copy_writes.put_shared, found=shared))
             arriving = Arriving(mark.id, self._source.database.shown)
             key = await target.apply(partial(_make, head=head, arriving=arriving))
         else:
             key, arriving = there.key, there.arriving
         again = arriving.jobs
         arriving = await self._jobs(here, key, arriving, sum(head.kinds.values()))
-        portions = copy_rows.prefixes(self._source.database, here)
+        source = self._source.database
+        portions = copy_rows.prefixes(source, here)
         while some := await asyncio.to_thread(next, portions, None):
-            await target.apply(partial(copy_rows.put_prefixes, batch_key=key, rows=some))
+            await target.apply(partial(copy_writes.put_prefixes, batch_key=key, rows=some))
         # Once more: its owner may have changed its limits meanwhile, or let it go on here.
         name = self._name
         await self._source.apply(partial(still_leaving, name=name, mark=mark))
         head = await self._read(copy_rows.header, here)
+        if await asyncio.to_thread(copy_rows.events, source, here) != arriving.events:
+            raise _changed(name)
         await target.apply(
             partial(_go_on, batch_key=key, head=head, mark=mark, arriving=arriving, name=name)
         )
@@ -253,9 +269,9 @@ class _Copy:
                 if portion is None:
                     return arriving
                 before = arriving
-                arriving = before.moved_on(portion.last_key, len(portion.jobs))
+                arriving = before.moved_on(portion.last_key, len(portion.jobs), len(portion.events))
                 put = partial(
-                    copy_rows.put_slice,
+                    copy_writes.put_slice,
                     batch_key=there,
                     portion=portion,
                     before=before,
@@ -290,12 +306,15 @@ def _go_on(
     """
     sql = driver(connection)
     if copy_rows.kinds(sql, batch_key) != head.kinds:
-        raise StoreError(
-            f"batch '{name}' was changed by an order (such as cancel, retry or prune) while it was "
-            "copied, so that what has arrived is not what is left. Give the same command with "
-            "--afresh."
-        )
+        raise _changed(name)
     values = head.columns | {"paused": mark.paused, "pause_reason": mark.pause_reason}
     done = told(replace(arriving, done=True))
     sql.execute(GO_ON, [*(values[name] for name in HEADER), done, batch_key])
-    copy_rows.put_learned(connection, batch_key, head.learned)
+    copy_writes.put_learned(connection, batch_key, head.learned)
+
+
+def _changed(name: str) -> StoreError:
+    return StoreError(
+        f"batch '{name}' was changed by an order (such as cancel, retry or prune) while it was "
+        "copied, so that what has arrived is not what is left. Give the same command with --afresh."
+    )

@@ -19,10 +19,20 @@ from runner.errors import StoreError, StoreUnavailable
 from runner.store.bare import Driver
 
 T = TypeVar("T")
+Statement = TypeVar("Statement", bound=Executable)
 
 
 class Replaced(Exception):
     """Another server has taken the place of the one before, and may lack its last commits."""
+
+
+def thorough(statement: Statement) -> Statement:
+    """A statement that reads whole tables: it may take an hour, where others are given up soon."""
+    return statement.execution_options(thorough=True)
+
+
+def is_thorough(statement: Executable) -> bool:
+    return bool(statement.get_execution_options().get("thorough"))
 
 
 class Session(Protocol):
@@ -98,6 +108,9 @@ class Database(Protocol):
     def one_clock(self) -> bool:
         """Whether all who use it go by the same clock."""
 
+    def identity(self) -> str:
+        """What tells it from all others, by whatever name it was reached. Blocks."""
+
     def missing(self) -> str:
         """What to say where no queue is there yet."""
 
@@ -147,7 +160,8 @@ def the_database(name: str | Path) -> Database:
     """The database that a path or a URL names.
 
     Raises:
-        StoreUnavailable: the URL is of another kind of database, or names no file.
+        StoreUnavailable: the URL is of another kind of database, or names no file; or the driver
+            for it is not installed.
     """
     from runner.store.sqlite import SqliteFile
 
@@ -160,7 +174,14 @@ def the_database(name: str | Path) -> Database:
                 "that is not a database URL. Give postgresql+asyncpg://USER@HOST:PORT/DATABASE."
             ) from None
         # Imported here: who works on a file needs nothing of the server's driver.
-        from runner.store.postgres import PostgresDatabase
-
+        try:
+            from runner.store.postgres import PostgresDatabase
+        except ModuleNotFoundError as error:
+            if error.name != "asyncpg":
+                raise
+            raise StoreUnavailable(
+                "for a database on PostgreSQL the driver asyncpg is needed: "
+                "pip install 'prefill-runner[postgres]'."
+            ) from None
         return PostgresDatabase(url)
     return SqliteFile.named(name)

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import Executable, Row, text
 
+from runner.store.database import thorough
+
 # The kept counts that are wrong, and those that are missing.
 COUNTS_DIFFER: Final = """\
 WITH counted AS (
@@ -60,15 +62,15 @@ async def problems_found(rows: Read, *, in_file: bool) -> list[str]:
     problems += [
         f"batch {row.batch_key}, {row.model}, {row.state} {row.finish}: "
         f"{row.side} as {row.jobs} jobs, which does not agree"
-        for row in await rows(text(COUNTS_DIFFER))
+        for row in await rows(thorough(text(COUNTS_DIFFER)))
     ]
     problems += [
         f"batch '{row.name}': its kept token sums are not those of its calls"
-        for row in await rows(text(TOTALS_DIFFER))
+        for row in await rows(thorough(text(TOTALS_DIFFER)))
     ]
     problems += [
         f"batch '{row.name}': what is set aside of its budget is not what its open calls reserved"
-        for row in await rows(text(RESERVED_DIFFERS))
+        for row in await rows(thorough(text(RESERVED_DIFFERS)))
     ]
     return problems
 

@@ -25,6 +25,7 @@ from sqlalchemy import Row, TextClause, bindparam, text
 
 from runner.jobs.call import Usage
 from runner.jobs.price import Rates
+from runner.store.database import thorough
 from runner.store.purposes import READS_FIRST, SPLIT_SQL, Purpose, Split
 
 DAY_MS: Final = 86_400_000
@@ -186,15 +187,17 @@ _UPTO: Final = text(
     "SELECT max(key) AS upto FROM (SELECT key FROM job WHERE key > :after ORDER BY key LIMIT :size) AS page"
 )
 # One statement, so that both sums are of the same moment.
-_PRUNED: Final = text(
-    "SELECT batch.key, batch.name, batch.simulated,"
-    " batch.cost_nano_usd - coalesce(there.cost, 0) AS cost "
-    "FROM batch LEFT JOIN ("
-    "SELECT job.batch_key, sum(call.cost_nano_usd) AS cost"
-    " FROM call JOIN job ON job.key = call.job_key"
-    " WHERE call.ended_ms IS NOT NULL GROUP BY job.batch_key"
-    ") AS there ON there.batch_key = batch.key "
-    "ORDER BY batch.key"
+_PRUNED: Final = thorough(
+    text(
+        "SELECT batch.key, batch.name, batch.simulated,"
+        " batch.cost_nano_usd - coalesce(there.cost, 0) AS cost "
+        "FROM batch LEFT JOIN ("
+        "SELECT job.batch_key, sum(call.cost_nano_usd) AS cost"
+        " FROM call JOIN job ON job.key = call.job_key"
+        " WHERE call.ended_ms IS NOT NULL GROUP BY job.batch_key"
+        ") AS there ON there.batch_key = batch.key "
+        "ORDER BY batch.key"
+    )
 )
 
 
@@ -206,11 +209,11 @@ async def accounts(rows: Rows, by: By, batch_keys: Collection[int] | None) -> li
         batch_keys: only these batches; None takes all.
     """
     if batch_keys is None:
-        return _accounts(await rows(text(_statement(by, _ALL)), {}))
+        return _accounts(await rows(thorough(text(_statement(by, _ALL))), {}))
     statement = text(_statement(by, _IN_BATCHES)).bindparams(
         bindparam("batch_keys", expanding=True)
     )
-    return _accounts(await rows(statement, {"batch_keys": sorted(batch_keys)}))
+    return _accounts(await rows(thorough(statement), {"batch_keys": sorted(batch_keys)}))
 
 
 async def accounts_by_job(rows: Rows, batch_keys: Collection[int] | None) -> AsyncIterator[Account]:

@@ -15,7 +15,7 @@ from sqlalchemy import Select, func, literal, literal_column, select, text, unio
 from sqlalchemy.sql.elements import TextClause
 
 from runner.jobs.states import COMPLETE, FINAL, Finish, State
-from runner.store.portable import beyond
+from runner.store.portable import beyond, unguessed
 from runner.store.rows import with_totals
 from runner.store.schema import INCOMPLETE, WAITING, job, job_count, sql_list
 
@@ -83,9 +83,9 @@ def page_statement(wanted: Filter, after: int, size: int, *, few: bool = False) 
     if wanted.states:
         # Bound, so that no partial index applies by itself: in the order of keys nothing needs
         # sorting.
-        page = page.where(job.c.state.in_(sorted(wanted.states)))
+        page = page.where(unguessed(job.c.state.in_(sorted(wanted.states))))
     if wanted.finishes:
-        page = page.where(job.c.finish.in_(sorted(wanted.finishes)))
+        page = page.where(unguessed(job.c.finish.in_(sorted(wanted.finishes))))
     if wanted.incomplete:
         page = page.where(text(f"({INCOMPLETE})"))
     elif few and (parts := _by_state(wanted.states)):

@@ -145,11 +145,13 @@ def _in_turn(connection: Connection, operations: Sequence[Operation]) -> list[An
 def portions(operations: Sequence[Operation]) -> Iterator[list[int]]:
     """The places of operations that can be applied at once, portion after portion.
 
-    What is done to one job keeps its order, and only saves go together that are of one job. An
-    operation that is of no single job keeps its place among all.
+    What is done to one job keeps its order, and of one job only saves under one claim go together:
+    so what was saved is what that claim saved. An operation that is of no single job keeps its place
+    among all.
     """
     rounds: list[dict[type, list[int]]] = []
-    last: dict[int, tuple[int, type]] = {}  # of each job: the round of its last operation, the kind
+    # Of each job: the round of its last operation, and the claim and worker that it was a save of.
+    last: dict[int, tuple[int, tuple[int, str] | None]] = {}
     for place, operation in enumerate(operations):
         kind = type(operation)
         if not isinstance(operation, OfJob):
@@ -157,11 +159,12 @@ def portions(operations: Sequence[Operation]) -> Iterator[list[int]]:
             yield [place]
             rounds, last = [], {}
             continue
-        job_key = operation.claim.job_key
-        number, before = last.get(job_key, (-1, None))
-        if before is not Save or kind is not Save:
+        claim = operation.claim
+        number, before = last.get(claim.job_key, (-1, None))
+        saves = (claim.number, claim.worker_id) if kind is Save else None
+        if saves is None or saves != before:
             number += 1
-        last[job_key] = number, kind
+        last[claim.job_key] = number, saves
         if number == len(rounds):
             rounds.append({})
         rounds[number].setdefault(kind, []).append(place)

@@ -75,6 +75,53 @@ def _beyond_on_server(element: beyond, compiler: SQLCompiler, **options: Any) ->
     return f"(({group}, {place}) > ({of}, {after}) AND {group} <= {of})"
 
 
+class unguessed(FunctionElement[Any]):  # noqa: N801
+    """A condition that the server makes no guess about, so that it goes by the order asked for.
+
+    A guess rests on statistics. Those of a table that was just filled say that next to no row will
+    do, and then reading and sorting all of it looks cheaper than reading in order until enough are
+    found.
+    """
+
+    name = "unguessed"
+    type = NullType()
+    inherit_cache = True
+
+
+@compiles(unguessed, "sqlite")
+def _unguessed_in_file(element: unguessed, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(unguessed, "postgresql")
+def _unguessed_on_server(element: unguessed, compiler: SQLCompiler, **options: Any) -> str:
+    return f"CASE WHEN {compiler.process(element.clauses, **options)} THEN true ELSE false END"
+
+
+class among(FunctionElement[Any]):  # noqa: N801
+    """Whether a value is among those that a query gives: `among(column, query)`.
+
+    A server that is told of a query may believe that most rows will be among them, and read all;
+    of an array it believes that it is short, and goes by the column's index.
+    """
+
+    name = "among"
+    type = NullType()
+    inherit_cache = True
+
+
+@compiles(among, "sqlite")
+def _among_in_file(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    value, query = (compiler.process(one, **options) for one in element.clauses)
+    return f"({value} IN {query})"
+
+
+@compiles(among, "postgresql")
+def _among_on_server(element: among, compiler: SQLCompiler, **options: Any) -> str:
+    value, query = (compiler.process(one, **options) for one in element.clauses)
+    return f"({value} = ANY (ARRAY{query}))"
+
+
 def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
     """An INSERT that can have an ON CONFLICT."""
     if connection.dialect.name == "postgresql":

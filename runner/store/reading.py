@@ -16,6 +16,7 @@ from runner.jobs.states import Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import experience, migrate
 from runner.store.database import Database, the_database
+from runner.store.document_reads import DocumentReads
 from runner.store.integrity import problems_found
 from runner.store.ledger import Account, By, Pruned, accounts, accounts_by_job, pruned
 from runner.store.patience import Patience
@@ -49,6 +50,7 @@ class ReadingStore:
         self._one_clock = database.one_clock
         self._patience = Patience()
         self._reader = Reader(database, self._patience)
+        self._documents = DocumentReads(self._reader.rows)
         self._listener = database.listener()
         self._locks = database.locks()
 
@@ -142,7 +144,7 @@ class ReadingStore:
         Raises:
             ClaimLost: another worker holds the job now.
         """
-        return await self._reader.load(claim)
+        return await self._documents.load(claim)
 
     # documents
 
@@ -183,7 +185,7 @@ class ReadingStore:
 
     async def spec(self, job_key: int) -> JobSpec:
         """What a job was asked to be."""
-        return await self._reader.spec(job_key)
+        return await self._documents.spec(job_key)
 
     async def calls(self, job_key: int, *, superseded: bool = False) -> list[SavedCall]:
         """A job's calls in order, with their text.
@@ -191,23 +193,23 @@ class ReadingStore:
         Args:
             superseded: also those whose text left the document when the job was replaced.
         """
-        return await self._reader.calls(job_key, superseded=superseded)
+        return await self._documents.calls(job_key, superseded=superseded)
 
     async def calls_of(self, job_keys: Sequence[int]) -> dict[int, list[SavedCall]]:
         """The calls of several jobs, at most `TOGETHER`: with their text, so mind the memory."""
-        return await self._reader.calls_of(job_keys)
+        return await self._documents.calls_of(job_keys)
 
     async def unchanged(self, jobs: Sequence[JobRow]) -> frozenset[int]:
         """The keys of those of the jobs, at most `TOGETHER`, that are now as they were."""
-        return await self._reader.unchanged(jobs)
+        return await self._documents.unchanged(jobs)
 
     async def pieces(self, job_key: int, *, after_seq: int = -1) -> list[TextPiece]:
         """A job's chunks after a given one, in the order of saving."""
-        return await self._reader.pieces(job_key, after_seq)
+        return await self._documents.pieces(job_key, after_seq)
 
     async def events(self, job_key: int) -> list[JobEvent]:
         """What happened to a job, oldest first; its submission is the first."""
-        return await self._reader.events(job_key)
+        return await self._documents.events(job_key)
 
     async def last_ends(self, *, since_ms: int) -> list[tuple[int, int]]:
         """Batch key and time of the jobs that ended last, newest first: how fast it goes."""

@@ -4,59 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Executable, Row, bindparam, func, select
 
 from runner.errors import NotFound, StoreBlocked
-from runner.jobs.spec import JobSpec
 from runner.jobs.states import UNFINISHED, Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import limits, memory
 from runner.store.budget import COLUMNS as BUDGET_COLUMNS
 from runner.store.budget import EXECUTING, fitting
-from runner.store.calls import HOLDS, fence, lost
 from runner.store.database import Database
 from runner.store.listing import FEW, Filter, counts, page_statement
 from runner.store.patience import Patience
 from runner.store.prefixes import SharedPrefix
 from runner.store.records import (
     BatchRow,
-    Claim,
     EventKind,
     Held,
-    JobEvent,
     JobRow,
     LearnedCalls,
-    LoadedJob,
     OpenLane,
     PaceMember,
     PaceRow,
     PauseCause,
-    SavedCall,
     Selection,
-    TextPiece,
 )
 from runner.store.rows import (
-    LOAD,
     job_row,
-    saved_call,
     usage_of,
     with_totals,
 )
 from runner.store.schema import (
     WAITING,
     batch,
-    call,
-    chunk,
     job,
     job_count,
     job_event,
-    job_spec,
     learned,
     shared_prefix,
     state_in,
@@ -69,7 +55,6 @@ T = TypeVar("T")
 
 TRIES: Final = 3  # of a question whose connection was cut, before it waits
 PAGE: Final = 500
-TOGETHER: Final = 100  # jobs whose calls are read at once
 NEAREST_AMONG: Final = 5_000
 NEWEST: Final = 4_000  # events that are looked at to tell how fast jobs end
 
@@ -325,35 +310,6 @@ class Reader:
             return " `runner list` shows all jobs."
         return " Did you mean " + " or ".join(f"'{one}'" for one in near) + "?"
 
-    async def spec(self, job_key: int) -> JobSpec:
-        rows = await self.rows(
-            select(job.c.id, job_spec.c.shape, job_spec.c.settings)
-            .join(job_spec, job_spec.c.job_key == job.c.key)
-            .where(job.c.key == job_key)
-        )
-        if not rows:
-            raise NotFound(f"there is no job with the key {job_key}.")
-        return JobSpec.from_json(
-            rows[0].id, json.loads(rows[0].shape), json.loads(rows[0].settings)
-        )
-
-    async def load(self, claim: Claim) -> LoadedJob:
-        rows = await self.rows(LOAD, fence(claim))
-        if not rows:
-            raise lost(claim)
-        spec = JobSpec.from_json(
-            rows[0].id, json.loads(rows[0].shape), json.loads(rows[0].settings)
-        )
-        next_seq = 0 if rows[0].last_seq is None else rows[0].last_seq + 1
-        counted_from = rows[0].counted_from
-        if not rows[0].begun:
-            return LoadedJob(spec, (), next_seq, counted_from)
-        calls = await self.calls(claim.job_key, superseded=False)
-        # Once more: while the fence holds, nobody else could write what was read before it.
-        if not await self.rows(HOLDS, fence(claim)):
-            raise lost(claim)
-        return LoadedJob(spec, tuple(calls), next_seq, counted_from)
-
     async def shared_prefixes(
         self, batch_key: int, hashes: Collection[bytes] | None, limit: int | None
     ) -> list[SharedPrefix]:
@@ -376,71 +332,6 @@ class Reader:
         )
         rows = await self.rows(statement)
         return [LearnedCalls(**row._mapping) for row in rows]  # noqa: SLF001  public in spite of its name
-
-    async def calls(self, job_key: int, *, superseded: bool) -> list[SavedCall]:
-        statement = select(call).where(call.c.job_key == job_key).order_by(call.c.key)
-        if not superseded:
-            statement = statement.where(call.c.superseded == 0)
-        rows = await self.rows(statement)
-        pieces = await self.rows(
-            select(chunk.c.call_key, chunk.c.text)
-            .where(chunk.c.job_key == job_key)
-            .order_by(chunk.c.seq)
-        )
-        texts: dict[int, str] = {}
-        for call_key, group in groupby(pieces, key=lambda piece: piece.call_key):
-            texts[call_key] = texts.get(call_key, "") + "".join(piece.text for piece in group)
-        return [saved_call(row, texts.get(row.key, "")) for row in rows]
-
-    async def calls_of(self, job_keys: Sequence[int]) -> dict[int, list[SavedCall]]:
-        # Always as many keys, so that it is one statement to a server, however many are asked for.
-        keys = list(job_keys)
-        keys += keys[-1:] * (TOGETHER - len(keys))
-        rows = await self.rows(
-            select(call)
-            .where(call.c.job_key.in_(keys), call.c.superseded == 0)
-            .order_by(call.c.job_key, call.c.key)
-        )
-        pieces = await self.rows(
-            select(chunk.c.call_key, chunk.c.text)
-            .where(chunk.c.job_key.in_(keys))
-            .order_by(chunk.c.job_key, chunk.c.seq)
-        )
-        texts: dict[int, list[str]] = {}
-        for piece in pieces:
-            texts.setdefault(piece.call_key, []).append(piece.text)
-        found: dict[int, list[SavedCall]] = {key: [] for key in job_keys}
-        for row in rows:
-            found[row.job_key].append(saved_call(row, "".join(texts.get(row.key, ()))))
-        return found
-
-    async def unchanged(self, jobs: Sequence[JobRow]) -> frozenset[int]:
-        keys = [row.key for row in jobs]
-        keys += keys[-1:] * (TOGETHER - len(keys))
-        rows = await self.rows(
-            select(job.c.key, job.c.state, job.c.finish, job.c.claim, job.c.updated_ms).where(
-                job.c.key.in_(keys)
-            )
-        )
-        seen = {tuple(row) for row in rows}
-        return frozenset(
-            row.key
-            for row in jobs
-            if (row.key, row.state, row.finish, row.claim, row.updated_ms) in seen
-        )
-
-    async def events(self, job_key: int) -> list[JobEvent]:
-        submitted = await self.rows(select(job.c.created_ms).where(job.c.key == job_key))
-        rows = await self.rows(
-            select(job_event).where(job_event.c.job_key == job_key).order_by(job_event.c.key)
-        )
-        return [
-            *(JobEvent(row.created_ms, None, 0) for row in submitted),
-            *(
-                JobEvent(row.at_ms, EventKind(row.kind), row.claim, row.worker_id, row.detail)
-                for row in rows
-            ),
-        ]
 
     async def last_ends(self, since_ms: int) -> list[tuple[int, int]]:
         """Batch and time of the newest jobs' ends, newest first, by a short look at the last
@@ -473,12 +364,3 @@ class Reader:
 
     async def selected(self, selection: Selection) -> int:
         return int((await self.rows(count_statement(selection)))[0][0])
-
-    async def pieces(self, job_key: int, after_seq: int) -> list[TextPiece]:
-        rows = await self.rows(
-            select(call.c.number, call.c.resume_at, chunk.c.seq, chunk.c.text)
-            .join(call, call.c.key == chunk.c.call_key)
-            .where(chunk.c.job_key == job_key, chunk.c.seq > after_seq, call.c.superseded == 0)
-            .order_by(chunk.c.seq)
-        )
-        return [TextPiece(row.number, row.resume_at, row.seq, row.text) for row in rows]

@@ -11,6 +11,7 @@ from runner.jobs.call import CallOutcome, Charge, Strategy, Usage, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.states import Finish, State
 from runner.store.calls import HELD
+from runner.store.portable import among
 from runner.store.records import JobRow, SavedCall, WorkerRow
 from runner.store.schema import batch, call, chunk, job, job_spec, usage_columns
 
@@ -51,7 +52,7 @@ def with_totals(jobs: Select[Any]) -> Select[Any]:
             ),
             func.count().filter(ended, call.c.cost_nano_usd.is_(None)).label("unpriced_calls"),
         )
-        .where(call.c.job_key.in_(select(page.c.key)))
+        .where(among(call.c.job_key, select(page.c.key).scalar_subquery()))
         .group_by(call.c.job_key)
         .cte("totals")
     )

@@ -44,6 +44,9 @@ class SqliteFile:
     def shown(self) -> str:
         return str(self._path)
 
+    def identity(self) -> str:
+        return str(self._path.resolve())
+
     def missing(self) -> str:
         return f"no database at {self._path}; run `runner run FILE` first or name one with --db."
 

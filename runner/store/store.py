@@ -118,7 +118,7 @@ class Store(WarmingStore):
         """
         again = _again(jobs)
         compared = again if on_conflict is OnConflict.ERROR else None
-        present = await asyncio.to_thread(self._compared, batch.name, simulated, compared)
+        present = await self._compared(batch.name, simulated, compared)
         while True:
             replaced = self._writer.replaced
             try:
@@ -170,19 +170,22 @@ class Store(WarmingStore):
                 )
             )
 
-    def _compared(
+    async def _compared(
         self, batch_name: str, simulated: bool, jobs: Callable[[], Iterable[JobSpec]] | None
     ) -> int | None:
         """Refuse a submission before anything is written; how many jobs it has where all of them
         are there as they are, so that nothing is to be written at all."""
 
-        def compare(sql: Driver) -> submit.Compared:
+        def look(sql: Driver) -> bool:
             submit.refuse_known(sql, batch_name, simulated)
-            if jobs is None or not submit.batch_has_jobs(sql, batch_name):
-                return submit.Compared()
-            return submit.compare(sql, batch_name, iter(jobs()))
+            return submit.batch_has_jobs(sql, batch_name)
 
-        compared = self.database.look(compare)
+        has_jobs = await asyncio.to_thread(self.database.look, look)
+        if jobs is None or not has_jobs:
+            return None
+        there = iter(await asyncio.to_thread(jobs))
+        server = self.path is None
+        compared = await submit.compare(self._reader.rows, server, batch_name, there)
         if compared.total:
             raise submit.conflict_error(batch_name, compared.conflicts, compared.total)
         return compared.present

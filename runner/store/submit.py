@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Executable, Row
+from sqlalchemy import text as a_statement
 
 from runner.errors import StoreError, SubmitConflict, UsageError
 from runner.jobs.beginnings import beginnings
@@ -33,6 +35,7 @@ from runner.store.events import note_of_jobs
 from runner.store.records import EventKind, OnConflict, SubmitReceipt
 from runner.store.schema import sql_list
 
+Rows = Callable[[Executable, Mapping[str, object]], Awaitable[Sequence[Row[Any]]]]
 Jobs = Iterable[JobSpec] | Callable[[], Iterable[JobSpec]]
 
 SLICE_JOBS: Final = 2_000
@@ -103,9 +106,10 @@ SELECT key, key FROM (
 ORDER BY key
 """,
 )
+# A hundred rows a statement take half the time of one each. `?1` and `?2` are of all rows.
 ADD_JOB: Final = """\
-INSERT INTO job (key, batch_key, id, hash, model, state, priority, created_ms, updated_ms)
-VALUES (?, ?, ?, ?, ?, 'available', ?, ?, ?)
+INSERT INTO job (batch_key, created_ms, updated_ms, state, key, id, hash, model, priority)
+VALUES (?1, ?2, ?2, 'available', ?, ?, ?, ?, ?)
 """
 ADD_SPEC: Final = """\
 INSERT INTO job_spec (job_key, settings, shape)
@@ -167,15 +171,16 @@ def limits_from_json(text: str) -> BatchLimits:
 
 
 def prepared(spec: JobSpec) -> Prepared:
-    text = spec.shape_json()
+    data = spec.shape_data()
+    shared = () if spec.caching is Caching.OFF else beginnings(spec)
     return Prepared(
         spec.id,
-        shape_hash(text),
+        shape_hash(data),
         spec.model,
         spec.priority,
-        _storable_json(spec.settings_json()),
-        _storable_json(text),
-        () if spec.caching is Caching.OFF else tuple(one.hash for one in beginnings(spec)),
+        _settings_json(spec),
+        _storable(data),
+        tuple([one.hash for one in shared]) if shared else (),
     )
 
 
@@ -261,31 +266,44 @@ class Compared:
     present: int | None = None
 
 
-def compare(connection: Driver, batch_name: str, jobs: Iterator[JobSpec]) -> Compared:
-    """See what is known of the jobs of a submission, and how; in flat memory."""
-    shown: list[Conflict] = []
-    total = present = count = 0
-    while portion := list(islice(jobs, SLICE_JOBS)):
+async def compare(rows: Rows, server: bool, batch_name: str, jobs: Iterator[JobSpec]) -> Compared:
+    """See what is known of the jobs of a submission, and how; in flat memory.
+
+    Each portion is a question of its own: a generator may take its time for the next, and no
+    transaction and no connection waits for it.
+
+    Args:
+        rows: asks the database.
+        server: whether that is PostgreSQL.
+    """
+    statement = a_statement(
+        (THERE.postgres if server else THERE).replace("?1", ":ids").replace("?2", ":name")
+    )
+    found = Compared(present=0)
+    while portion := await asyncio.to_thread(lambda: list(islice(jobs, SLICE_JOBS))):
         ids = json.dumps([spec.id for spec in portion])
-        known: dict[str, tuple[bytes, str, str]] = {
-            job_id: (job_hash, state, settings)
-            for job_id, job_hash, state, settings in connection.execute(
-                THERE, (ids, batch_name)
-            ).fetchall()
-        }
-        count += len(portion)
-        for spec in portion:
-            there = known.get(spec.id)
-            if there is None:
-                continue
-            known_hash, state, settings = there
-            if known_hash != (submitted := shape_hash(spec.shape_json())):
-                total += 1
-                if len(shown) < SHOWN_CONFLICTS:
-                    shown.append(Conflict(spec.id, known_hash, submitted))
-            elif settings == _storable_json(spec.settings_json()) or State(state).final:
-                present += 1
-    return Compared(tuple(shown), total, present if present == count else None)
+        known = await rows(statement, {"ids": ids, "name": batch_name})
+        found = await asyncio.to_thread(_compare, found, portion, known)
+    return found
+
+
+def _compare(before: Compared, portion: Sequence[JobSpec], known: Sequence[Row[Any]]) -> Compared:
+    there = {row.id: (bytes(row.hash), row.state, row.settings) for row in known}
+    conflicts, present = [], 0
+    for spec in portion:
+        if spec.id not in there:
+            continue
+        known_hash, state, settings = there[spec.id]
+        if known_hash != (submitted := shape_hash(spec.shape_data())):
+            conflicts.append(Conflict(spec.id, known_hash, submitted))
+        elif settings == _settings_json(spec) or State(state).final:
+            present += 1
+    alike = before.present is not None and present == len(portion)
+    return Compared(
+        (*before.conflicts, *conflicts)[:SHOWN_CONFLICTS],
+        before.total + len(conflicts),
+        (before.present or 0) + present if alike else None,
+    )
 
 
 def conflict_error(batch_name: str, shown: Iterable[Conflict], total: int) -> SubmitConflict:
@@ -326,15 +344,18 @@ def put_slice(
             f"batch '{batch.name}' was pruned away while its jobs were submitted. "
             "Give the same command again."
         )
-    ids = json.dumps([one.id for one in portion])
+    ids = [one.id for one in portion]
     known: dict[str, tuple[int, bytes, str, str]] = {
-        job_id: tuple(rest) for job_id, *rest in sql.execute(PRESENT, (ids, batch_key)).fetchall()
+        job_id: tuple(rest)
+        for job_id, *rest in sql.execute(PRESENT, (json.dumps(ids), batch_key)).fetchall()
     }
-    new: dict[str, Prepared] = {}
+    # As it is while a large file is submitted for the first time.
+    all_new = not known and len(set(ids)) == len(ids)
+    new: dict[str, Prepared] = dict(zip(ids, portion, strict=True)) if all_new else {}
     changed: list[tuple[int, Prepared]] = []
     conflicts: list[tuple[int, Prepared]] = []
     clashes: list[Conflict] = []
-    for one in portion:
+    for one in () if all_new else portion:
         present = known.get(one.id)
         if present is None:
             first = new.setdefault(one.id, one)
@@ -361,7 +382,7 @@ def put_slice(
         sql.execute(REPLACE_SPEC, (one.settings, one.shape, key))
     note_of_jobs(connection, [key for key, _ in replaced], now_ms, EventKind.REPLACED)
     queued = (*new.values(), *(one for _, one in replaced))
-    prefixes.count(sql, batch_key, (one.beginnings for one in queued))
+    prefixes.count(sql, batch_key, [one.beginnings for one in queued if one.beginnings])
     return SubmitReceipt(
         batch_key,
         new=len(new),
@@ -385,39 +406,35 @@ def _add(sql: Driver, batch_key: int, jobs: list[Prepared], now_ms: int) -> None
         sql.execute(ADD_JOBS, (all_keys, ids, hashes, models, priorities, batch_key, now_ms))
         sql.execute(ADD_SPECS, (all_keys, settings, shapes))
         return
-    keyed = list(zip(keys, jobs, strict=True))
-    _insert(
-        sql,
-        ADD_JOB,
-        [
-            (key, batch_key, one.id, one.hash, one.model, one.priority, now_ms, now_ms)
-            for key, one in keyed
-        ],
-    )
-    _insert(sql, ADD_SPEC, [(key, one.settings, one.shape) for key, one in keyed])
+    for at in range(0, len(jobs), ROWS_AT_ONCE):
+        some = jobs[at : at + ROWS_AT_ONCE]
+        job_values: list[Any] = [batch_key, now_ms]
+        spec_values: list[Any] = []
+        # Taken apart as a whole, which is quicker than field by field.
+        for one, key in zip(some, keys, strict=False):  # in this order: no key is lost
+            job_id, job_hash, model, priority, own, shape, _ = one
+            job_values += (key, job_id, job_hash, model, priority)
+            spec_values += (key, own, shape)
+        sql.execute(_rows(ADD_JOB, len(some)), job_values)
+        sql.execute(_rows(ADD_SPEC, len(some)), spec_values)
 
 
-def _insert(sql: Driver, one_row: str, rows: list[tuple[Any, ...]]) -> None:
-    """Insert rows, most of them many to a statement: that takes half the time of one each."""
-    singly = len(rows) % ROWS_AT_ONCE
-    many = _many(one_row)
-    for at in range(singly, len(rows), ROWS_AT_ONCE):
-        sql.execute(many, tuple(chain.from_iterable(rows[at : at + ROWS_AT_ONCE])))
-    sql.executemany(one_row, rows[:singly])
-
-
-@cache
-def _many(one_row: str) -> str:
+@lru_cache(maxsize=4)
+def _rows(one_row: str, rows: int) -> str:
+    """The same for so many rows."""
     head, values, row = one_row.partition("VALUES ")
-    return head + values + ", ".join([row.rstrip()] * ROWS_AT_ONCE)
+    return head + values + ", ".join([row.rstrip()] * rows)
 
 
-def _storable_json(text: str) -> str:
+def _settings_json(spec: JobSpec) -> str:
+    text = spec.settings_json()
+    return _storable(text.encode(errors="surrogatepass")) if spec.metadata else text
+
+
+def _storable(data: bytes) -> str:
     """JSON that a database can hold: where a string has half of a surrogate pair, escaped."""
-    if text.isascii():
-        return text
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
-    return text
+        return data.decode()
+    except UnicodeDecodeError:
+        value = json.loads(data.decode(errors="surrogatepass"))
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -78,7 +78,7 @@ RETURNING job_key, seq, call_key
 
 
 def save(connection: Connection, saves: Sequence[tuple[Claim, int, int, str]]) -> list[Answer]:
-    """Append chunks: claim, key of the call, number, text."""
+    """Append chunks: claim, key of the call, number, text; those of one job under one claim."""
     rows = [(*_claim(claim), key, seq, storable(text)) for claim, key, seq, text in saves]
     inserted = Counter(map(tuple, _fetch(connection, SAVE_ALL, rows)))
     answers: list[Answer] = []

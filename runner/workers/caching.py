@@ -243,7 +243,7 @@ class Caching:
         # An entry for an hour may not stand behind one for 5 minutes.
         hour = bool(own) and ttl is Ttl.HOUR
         within = [(place, Ttl.HOUR if hour else one.ttl) for one, place in ours if place]
-        body, made = mark(request.body, [*own, *within])
+        body, made = mark(request.body, request.plan, [*own, *within])
         marks = dict(made)
         bill = Bill(lane, chain, self._now_ms, request.need.input_characters, look.number)
         if not marks:

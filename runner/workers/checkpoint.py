@@ -52,6 +52,7 @@ class Saver:
         self._settings = settings
         self._failed = failed
         self._judged = False
+        self._verdict: Verdict | None = None  # not written down yet
         self.counted = False  # it was told how the call is billed
         self._count: Counted | None = None
         self._parts: list[str] = []
@@ -76,10 +77,11 @@ class Saver:
         return self._waiting_characters + self._length > self._settings.unsaved_characters
 
     def judge(self, verdict: Verdict) -> None:
-        """Write down the seam's verdict, once, before the first text behind the seam is saved."""
+        """Write down the seam's verdict, once, before the first text behind the seam is saved and
+        along with it."""
         if not self._judged:
             self._judged = True
-            self._watch(self._store.judge(self._claim, self._call_key, verdict))
+            self._verdict = verdict
 
     def count(self, counted: Counted | None) -> None:
         """Write down how the call is billed along with its next chunk."""
@@ -134,6 +136,9 @@ class Saver:
         faults.hit("checkpoint.before")
         text = "".join(self._parts)
         self._parts, self._length = [], 0
+        if self._verdict is not None:
+            verdict, self._verdict = self._verdict, None
+            self._watch(self._store.judge(self._claim, self._call_key, verdict))
         if self._count is not None:
             # Side by side they are committed together: it costs no transaction of its own.
             counted, self._count = self._count, None

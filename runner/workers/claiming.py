@@ -129,7 +129,7 @@ class Claiming:
         runs = list(self._running.values())
         by_batch = Counter(run.claim.batch_key for run in runs)
         by_lane = Counter((run.claim.batch_key, run.claim.model) for run in runs)
-        by_limit = Counter(self._pacing.key(run.claim.model) for run in runs)
+        by_limit = Counter(self._pacing.key(run.claim.model) for run in runs if not run.settling)
         wished = by_limit + Counter({batch_limit_key(key): n for key, n in by_batch.items()})
         self.full, self.short_of_room = True, False
         lanes: dict[int, tuple[list[Lane], int]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +30,7 @@ from runner.workers.models import Models
 from runner.workers.money import Money
 from runner.workers.needs import Needs
 from runner.workers.pacing import Pacing, Permit, Rest
+from runner.workers.prefill_trial import PrefillTrial
 from runner.workers.progress import LAST_WORDS, LiveJob, Progress
 from runner.workers.settings import WorkerSettings
 
@@ -80,9 +80,10 @@ class JobRun:
         # Why its batch is paused: the call that runs goes on to its end, and no other is begun.
         self.paused: str | None = None
         self.in_call = False  # a call was begun and not yet ended: its cost is set aside
+        self.settling = False  # it makes no call any more
         self._interrupted: Interruption | None = None
         self._scope: anyio.CancelScope | None = None
-        self._trial: asyncio.Lock | None = None  # held while we find out about prefill
+        self._trial = PrefillTrial(workplace.models, workplace.progress.notice)
         self._progressed = False  # text was saved in this run
         self._spent_nano_usd = 0  # on the document's calls, as far as they count
         self._savers: list[Saver] = []  # the open call's, or one that saved text
@@ -155,8 +156,9 @@ class JobRun:
                 return False
             calling: Calling | None = None
             try:
-                if await self._outdated(loop, step):
-                    return True
+                with self._interruptible():
+                    if await self._trial.asks_for_another_plan(loop, step):
+                        return True
                 if full := await self._no_room(loop, step):
                     await self._settle(judgement.of_end(full))
                     return False
@@ -181,11 +183,11 @@ class JobRun:
                     self._savers = [saver]
                 error, outcome = await self._stream(loop, calling, saver)
                 calling = None
-                answer = await self._answer_to_prefill(loop, step, error)
+                answer = await self._trial.answer(loop, step, error)
             finally:
                 if calling is not None:
                     calling.given_up()
-                self._end_trial()
+                self._trial.end()
             next_seq = saver.next_seq
             faults.hit("call.before_end")
             refused = answer is not None and answer is not PrefillAnswer.TAKEN
@@ -200,6 +202,7 @@ class JobRun:
                 faults.hit("call.ended")
                 continue
             faults.hit("settle.before")
+            self.settling = True
             # One transaction: a job is never seen whole and unsettled.
             await place.store.end_call_and_settle(self.claim, call_key, outcome, settlement)
             return False
@@ -218,25 +221,6 @@ class JobRun:
         with self._interruptible():
             return await self._place.models.traits(model)
         return self._place.client.traits(model)
-
-    async def _outdated(self, loop: ContinuationLoop, send: Send) -> bool:
-        """Let the first prefill of an unknown model go alone; whether what was found out meanwhile
-        asks for another plan: by `turn`, or without looking out for an answer begun afresh."""
-        models, model = self._place.models, loop.spec.model
-        if send.plan.strategy is not Strategy.PREFILL:
-            return False
-        answer = models.answer(model)
-        if answer is None:
-            with self._interruptible():
-                trial = models.trial(model)
-                await trial.acquire()
-                self._trial = trial
-                answer = await models.recall(model)
-                if answer is not None:
-                    self._end_trial()
-        if answer is PrefillAnswer.TAKEN:
-            return loop.traits.may_restart
-        return answer is not None and loop.spec.continuation.strategy is None
 
     async def _no_room(self, loop: ContinuationLoop, send: Send) -> Finished | None:
         """The end of a document that fills the context window, found before a call is paid for:
@@ -285,29 +269,6 @@ class JobRun:
             if marked is not None:
                 marked.close()
 
-    def _end_trial(self) -> None:
-        """Let others of this model go on."""
-        if self._trial is not None:
-            self._trial.release()
-            self._trial = None
-
-    async def _answer_to_prefill(
-        self, loop: ContinuationLoop, send: Send, error: CallError | None
-    ) -> PrefillAnswer | None:
-        """How the model answered a prefill, remembered for all; None where the call did not show."""
-        if send.plan.strategy is not Strategy.PREFILL:
-            return None
-        if error is not None and error.kind is ErrorKind.PREFILL_REFUSED:
-            answer, words = PrefillAnswer.REFUSED, "takes no prefill"
-        elif loop.rejected is not None:
-            answer, words = PrefillAnswer.RESTARTED, "begins afresh after a prefill"
-        else:
-            return None
-        model = loop.spec.model
-        if await self._place.models.learn(model, answer):
-            self._place.progress.notice(f"{model} {words}; its documents go on by `turn`")
-        return answer
-
     async def _begin(self, calling: Calling, loop: ContinuationLoop, send: Send) -> int:
         faults.hit("call.before_begin")
         start = replace(
@@ -354,9 +315,8 @@ class JobRun:
                             self._take(loop.feed(piece), saver, loop.verdict, calling)
                             if stream.gathered:
                                 saver.gathered()
-                            if self._trial is not None and loop.verdict is Verdict.EXACT:
-                                await place.models.learn(loop.spec.model, PrefillAnswer.TAKEN)
-                                self._end_trial()
+                            if self._trial.runs and loop.verdict is Verdict.EXACT:
+                                await self._trial.taken(loop.spec.model)
                             if loop.closed is not None:
                                 break  # nothing that follows can belong to the document
                             if saver.overfull:
@@ -464,6 +424,7 @@ class JobRun:
         return settlement
 
     async def _settle(self, settlement: Settlement) -> None:
+        self.settling = True
         faults.hit("settle.before")
         await self._place.store.settle(self.claim, settlement)
 

@@ -174,7 +174,8 @@ class Pacing:
         """How many more jobs may be claimed, so that their calls start soon.
 
         Args:
-            running: jobs of this process whose calls fall under the same limit.
+            running: jobs of this process whose calls fall under the same limit, those left out that
+                make no more calls.
         """
         gate = self._gate(model)
         soon = gate.soon(AHEAD_S, self._caps.get(batch_key))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +151,28 @@ def test_a_mistake_gets_a_word(
         assert_told(runner(*command, *named), *MISTAKES[mistake])
     assert_told(runner("doctor", "--no-network", *named), "fail database: ", *MISTAKES[mistake])
     assert [path.name for path in tmp_path.iterdir()] == ["jobs.yaml"]
+
+
+NO_DRIVER = """\
+import sys
+sys.modules["asyncpg"] = None
+from runner.cli.main import main
+sys.argv[0] = "runner"
+main()
+"""
+
+
+def test_a_driver_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    database = ["--db", f"postgresql+asyncpg://me:{WRONG}@127.0.0.1/queue"]
+    ended = subprocess.run(
+        [sys.executable, "-c", NO_DRIVER, "status", *database],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert "pip install 'prefill-runner[postgres]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_who_may_make_no_tables_is_told_and_makes_none(

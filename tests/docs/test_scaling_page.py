@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 
 from runner.cli.main import UnwritableOutput, main
 from runner.jobs.spec import BatchSpec, JobSpec
-from runner.store import postgres
+from runner.store import postgres, server
 from runner.store.learned import ASSUMED_TOKENS_PER_MS
 from runner.store.store import Store
 from runner.workers.settings import WorkerSettings
@@ -61,7 +61,7 @@ def test_every_command_of_ours_is_one() -> None:
 
 def grace_s() -> int:
     """What a graceful stop takes at most: a statement that the server never answers."""
-    return postgres.COMMAND_TIMEOUT_S + postgres.CONNECT_TIMEOUT_S
+    return server.COMMAND_TIMEOUT_S + server.CONNECT_TIMEOUT_S
 
 
 def test_the_unit_stops_gracefully(tmp_path: Path) -> None:
@@ -118,10 +118,12 @@ def test_the_figures_are_the_program_s() -> None:
     most = 1 + postgres.READERS + 1
     assert f"up to {most}: 1 that writes, up to {postgres.READERS} that read" in PAGE
     assert f"`max_connections` is {most} times" in PAGE
-    assert f"{postgres.STATEMENT_TIMEOUT_S} s for\na statement" in PAGE
-    assert f"{postgres.LOCK_TIMEOUT_S} s for a lock" in PAGE
-    assert f"{postgres.IDLE_IN_TRANSACTION_TIMEOUT_S} s idle in a transaction" in PAGE
-    assert f"up to {postgres.COMMAND_TIMEOUT_S} s where the server says nothing" in PAGE
+    assert f"{server.STATEMENT_TIMEOUT_S} s for\na statement" in PAGE
+    assert server.THOROUGH_TIMEOUT_S == 3600
+    assert "an hour for those of `runner db check` and `runner cost`" in PAGE
+    assert f"{server.LOCK_TIMEOUT_S} s for\na lock" in PAGE
+    assert f"{server.IDLE_IN_TRANSACTION_TIMEOUT_S} s idle in a transaction" in PAGE
+    assert f"up to {server.COMMAND_TIMEOUT_S} s where the server says nothing" in PAGE
 
 
 def test_the_tables_are_kept_as_is_told(postgres_server: Server) -> None:

@@ -52,7 +52,7 @@ SPECS = st.builds(
 @_SETTINGS
 @given(spec=SPECS)
 def test_the_json_of_a_job_is_its_canonical_one(spec: JobSpec) -> None:
-    assert spec.shape_json() == canonical_json(spec.shape())
+    assert spec.shape_data() == canonical_json(spec.shape()).encode(errors="surrogatepass")
     assert spec.settings_json() == canonical_json(spec.settings())
 
 

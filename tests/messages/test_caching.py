@@ -66,7 +66,7 @@ def test_marks_never_break_the_rules_and_change_nothing_else(body, data) -> None
     places = layout(body).places
     some = data.draw(st.lists(st.tuples(st.sampled_from(places), st.sampled_from(Ttl)), max_size=6))
     before = copy.deepcopy(body)
-    marked, made = mark(body, some)
+    marked, made = mark(body, layout(body), some)
     assert body == before
     assert without_marks(marked) == without_marks(body)
     added = dict(made)
@@ -93,11 +93,13 @@ def test_what_is_marked_the_api_takes() -> None:
         ],
     }
     places = layout(body).places
-    marked, made = mark(body, [(places[-2], MINUTES), (places[0], HOUR), (places[1], HOUR)])
+    marked, made = mark(
+        body, layout(body), [(places[-2], MINUTES), (places[0], HOUR), (places[1], HOUR)]
+    )
     assert len(made) == 3
     assert len(read_request(marked, "2023-06-01").blocks) == len(places)
     # The other way round it would not, and so it is not done.
-    assert len(mark(body, [(places[0], MINUTES), (places[1], HOUR)])[1]) == 1
+    assert len(mark(body, layout(body), [(places[0], MINUTES), (places[1], HOUR)])[1]) == 1
     marked["system"][0]["cache_control"] = {"type": "ephemeral"}
     with pytest.raises(ApiProblem, match="must not come after"):
         read_request(marked, "2023-06-01")
@@ -110,7 +112,9 @@ def test_a_users_own_breakpoints_count() -> None:
     body["messages"][0]["content"][3:] = [{"type": "text", "text": t} for t in "de"]
     places = layout(body).places
     assert layout(body).free == 1
-    assert [place.block for place, _ in mark(body, [(p, MINUTES) for p in places])[1]] == [3]
+    assert [
+        place.block for place, _ in mark(body, layout(body), [(p, MINUTES) for p in places])[1]
+    ] == [3]
 
 
 @given(

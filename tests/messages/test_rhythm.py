@@ -193,9 +193,8 @@ async def test_silence_ends_the_wait() -> None:
         await asyncio.wait_for(reading, 60)
 
 
-async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None:
-    socket, rhythm = Socket(), Rhythm(every_s=0.01)
-    turns = turns_of(socket, rhythm=rhythm)
+def brings_at_each_turn(socket: Socket) -> None:
+    """What lies in the kernel comes when the socket is listened to."""
     resume = socket.resume_reading
 
     def arrive(resume_parser: bool = True) -> None:
@@ -203,12 +202,35 @@ async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None
         asyncio.get_running_loop().call_soon(socket.deliver, 1)
 
     socket.resume_reading = arrive  # type: ignore[method-assign]
+
+
+async def test_turns_come_by_themselves_and_cease_with_the_last_stream() -> None:
+    socket, rhythm = Socket(), Rhythm(every_s=0.01)
+    turns = turns_of(socket, rhythm=rhythm)
+    brings_at_each_turn(socket)
     socket.kernel += [b"one", b"two"]
     assert await asyncio.wait_for(turns.read(), 5) == b"one"
     assert await asyncio.wait_for(turns.read(), 5) == b"two"
     turns.leave()
-    while rhythm._beating:  # noqa: ASYNC110  it tells nobody
+    while rhythm._loop is not None:  # noqa: ASYNC110  it tells nobody
         await asyncio.sleep(0.001)
+
+
+def test_turns_come_in_an_event_loop_after_one_that_ended_between_two_beats() -> None:
+    rhythm = Rhythm(every_s=0.01)
+
+    async def one_turn(*, leaves: bool) -> bytes:
+        socket = Socket()
+        socket.kernel.append(b"text")
+        turns = turns_of(socket, rhythm=rhythm)
+        brings_at_each_turn(socket)
+        text = await asyncio.wait_for(turns.read(), 60)
+        if leaves:
+            turns.leave()
+        return text
+
+    for leaves in (True, False, True):
+        assert asyncio.run(one_turn(leaves=leaves)) == b"text"
 
 
 # Against a server, over TLS.
@@ -459,3 +481,17 @@ async def test_who_takes_turns(server: WireServer) -> None:
     assert await reads(trickle, gather_s=1, crowd=2) == {False}
     assert await reads(trickle, gather_s=1, plain_s=60) == {False}
     assert False in await reads(pour, gather_s=1)
+
+
+def test_streams_that_last_take_turns_sooner() -> None:
+    rhythm = Rhythm(every_s=0.2, plain_s=1.0)
+    assert rhythm.plain_s == 1.0  # of the first nobody knows
+    rhythm.ended(30.0)
+    assert rhythm.plain_s == 0.2
+    for _ in range(40):
+        rhythm.ended(0.5)
+    assert rhythm.plain_s == 1.0  # they would only end later
+    for _ in range(40):
+        rhythm.ended(30.0)
+    assert rhythm.plain_s == 0.2
+    assert Rhythm(plain_s=0.0).plain_s == 0.0

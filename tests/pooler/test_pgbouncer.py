@@ -40,21 +40,21 @@ BOUNDS = {
 
 def direct(server: Server, database: str) -> str:
     """The same database without the pooler."""
-    name = the_database(database)._url.database  # type: ignore[attr-defined]
+    name = the_database(database)._server.url.database  # type: ignore[attr-defined]
     return server.url(name).render_as_string(hide_password=False)
 
 
 async def test_it_is_found_out_without_a_word(
     store: Store, database: str, postgres_server: Server
 ) -> None:
-    assert store.database._pooled  # type: ignore[attr-defined]
+    assert store.database._server.pooled  # type: ignore[attr-defined]
     assert store.database.listener() is None
     async with await Store.open(direct(postgres_server, database)) as other:
-        assert not other.database._pooled  # type: ignore[attr-defined]
+        assert not other.database._server.pooled  # type: ignore[attr-defined]
     # As URLs have it that are made for other programs; then it is not asked.
     said = the_database(f"{database}?pgbouncer=true")
     assert isinstance(said, PostgresDatabase)
-    assert said._pooled
+    assert said._server.pooled
     assert await asyncio.to_thread(said.current) is not None
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from runner.simulator import SimulatorOptions
-from runner.store import postgres
+from runner.store import server
 from tests.house import House, a_house, job
 from tests.postgres import Server
 from tests.postgres_faults.fleet import a_fleet, assert_each_written_once, documents
@@ -124,8 +124,8 @@ async def test_a_slow_server(tmp_path: Path) -> None:
 async def test_a_server_that_stops_answering_and_closes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 1)
-    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr(server, "COMMAND_TIMEOUT_S", 1)
+    monkeypatch.setattr(server, "CONNECT_TIMEOUT_S", 1)
     specs = documents(4)
     async with a_house(tmp_path, STREAMING) as house:
         await house.submit(*specs)

@@ -8,16 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.engine import make_url
 
 from runner.errors import NotFound, StoreError, StoreUnavailable, UsageError
 from runner.jobs.call import CallOutcome, Charge, Usage, Verdict
@@ -27,6 +30,7 @@ from runner.jobs.states import Finish, State
 from runner.jobs.traits import PrefillAnswer
 from runner.store import copy_rows, copying
 from runner.store.bare import Driver
+from runner.store.copy_marks import leave
 from runner.store.copying import CopyReceipt, copy_batch
 from runner.store.database import the_database
 from runner.store.records import (
@@ -41,6 +45,8 @@ from runner.store.records import (
 from runner.store.schema import metadata
 from runner.store.store import Store
 from tests.places import Databases, Files, Place
+from tests.postgres import Server
+from tests.proxy import a_proxy
 from tests.store.hands import Hands, make_spec
 
 pytestmark = pytest.mark.anyio
@@ -334,6 +340,45 @@ async def test_nothing_is_overwritten(queues: Queues, route: tuple[str, str]) ->
             await copy_batch(there, here, "b", max_rescues=3)
 
 
+@contextmanager
+def another_schema(database: str, server: Server) -> Iterator[str]:
+    """A URL of the same database, whose user works in a schema of his own."""
+    name = f"other_{uuid4().hex}"
+    url = make_url(database)
+    server.run(
+        f"CREATE ROLE {name} LOGIN SUPERUSER",
+        f"CREATE SCHEMA {name}",
+        f"ALTER ROLE {name} SET search_path = {name}",
+        database=str(url.database),
+    )
+    yield url.set(username=name).render_as_string(hide_password=False)
+    server.run(f"DROP SCHEMA {name} CASCADE", f"DROP ROLE {name}", database=str(url.database))
+
+
+async def test_a_copy_that_was_begun_is_finished_at_its_own_place_alone(
+    queues: Queues, postgres_server: Server
+) -> None:
+    """By whatever name that is reached; and another schema of it is another place."""
+    first, second = queues.new("sqlite"), queues.new("postgres")
+    with another_schema(second, postgres_server) as other, a_proxy(second) as (_, through):
+        async with AsyncExitStack() as stores:
+            here, there, elsewhere, again = [
+                await stores.enter_async_context(await Store.open(name))
+                for name in (first, second, other, through)
+            ]
+            assert there.database.shown == elsewhere.database.shown
+            await here.submit(BatchSpec("b"), [make_spec("a")])
+            place, shown = await asyncio.to_thread(there.database.identity), there.database.shown
+            await here.apply(  # and then it was killed
+                partial(leave, name="b", copy_id="1", to=shown, place=place, wait=False)
+            )
+            with pytest.raises(UsageError, match="has the same name, but is another one"):
+                await copy_batch(here, elsewhere, "b", max_rescues=3)
+            assert await elsewhere.batches() == []
+            assert (await copy_batch(here, again, "b", max_rescues=3)).jobs == 1
+            assert len(await there.open_lanes()) == 1
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 async def test_what_is_worked_on_is_waited_for(queues: Queues, kind: str) -> None:
     async with AsyncExitStack() as stack:
@@ -399,6 +444,25 @@ async def test_a_server_holds_no_nul_and_says_so(queues: Queues) -> None:
         assert (saved.text, job.metadata) == ("a\ufffdb\ufffd\ufffdend", {"nul": "\0"})
 
 
+class InTheMiddle:
+    """As a copy's progress: once two jobs have arrived, the owner gives an order at the old place,
+    while the copy stands still."""
+
+    def __init__(self, database: str, order: Callable[[Store], Awaitable[Any]]) -> None:
+        self._database = database
+        self._order = order
+        self.given: list[Any] = []
+
+    def __call__(self, jobs: int, _of: int) -> None:
+        if jobs == 2 and not self.given:
+            with ThreadPoolExecutor(1) as thread:
+                self.given.append(thread.submit(asyncio.run, self._give()).result())
+
+    async def _give(self) -> Any:
+        async with await Store.open(self._database) as owner:
+            return await self._order(owner)
+
+
 @pytest.mark.parametrize("route", ROUTES, ids="-to-".join)
 async def test_an_order_in_the_middle_is_noticed(
     queues: Queues, route: tuple[str, str], monkeypatch: pytest.MonkeyPatch
@@ -409,20 +473,10 @@ async def test_an_order_in_the_middle_is_noticed(
     first, second = (queues.new(kind) for kind in route)
     async with await Store.open(first) as here, await Store.open(second) as there:
         await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(4)])
-        cancelled: list[int] = []
-
-        async def cancel() -> int:
-            async with await Store.open(first) as owner:
-                return await owner.cancel(Selection(batch="b"))
-
-        def progress(jobs: int, _of: int) -> None:
-            if jobs == 2 and not cancelled:
-                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
-                    cancelled.append(thread.submit(asyncio.run, cancel()).result())
-
+        progress = InTheMiddle(first, lambda owner: owner.cancel(Selection(batch="b")))
         with pytest.raises(StoreError, match=r"changed by an order.*--afresh"):
             await copy_batch(here, there, "b", max_rescues=3, progress=progress)
-        assert cancelled == [4]
+        assert progress.given == [4]
         (half,) = await there.batches()
         assert half.paused is PauseCause.COPY
         assert "not whole yet" in (half.pause_reason or "")
@@ -438,6 +492,55 @@ async def test_an_order_in_the_middle_is_noticed(
         assert (await copy_batch(here, there, "b", max_rescues=3, afresh=True)).again == 4
 
 
+async def retry_one_and_cancel_another(owner: Store) -> None:
+    first, second = [row.key async for row in owner.jobs()][:2]
+    await owner.retry(Selection(job_keys=(first,)))
+    await owner.cancel(Selection(job_keys=(second,)))
+
+
+async def cancel_and_retry_afresh(owner: Store) -> None:
+    (second,) = [row.key async for row in owner.jobs() if row.id == "j1"]
+    await owner.cancel(Selection(job_keys=(second,)))
+    await owner.retry(Selection(job_keys=(second,)), afresh=True)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids="-to-".join)
+@pytest.mark.parametrize("order", [retry_one_and_cancel_another, cancel_and_retry_afresh])
+async def test_orders_that_leave_the_counts_equal_are_noticed(
+    queues: Queues,
+    route: tuple[str, str],
+    order: Callable[[Store], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(copy_rows, "SLICE_CHARACTERS", 1)
+    monkeypatch.setattr(copy_rows, "COUNTED_AT_ONCE", 3)
+    first, second = (queues.new(kind) for kind in route)
+    async with await Store.open(first) as here, await Store.open(second) as there:
+        await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(4)])
+        await here.cancel(Selection(job_keys=((await here.find_job("j0")).key,)))
+        progress = InTheMiddle(first, order)
+        before = (await here.batches())[0].counts
+        with pytest.raises(StoreError, match=r"changed by an order.*--afresh"):
+            await copy_batch(here, there, "b", max_rescues=3, progress=progress)
+        assert (await here.batches())[0].counts == before
+        assert (await copy_batch(here, there, "b", max_rescues=3, afresh=True)).jobs == 4
+    assert everything(second, "b")["job_event"] == everything(first, "b")["job_event"]
+
+
+async def test_limits_that_change_in_the_middle_go_along(
+    queues: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy_rows, "SLICE_CHARACTERS", 1)
+    first, second = queues.new("sqlite"), queues.new("sqlite")
+    async with await Store.open(first) as here, await Store.open(second) as there:
+        await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(4)])
+        key = (await here.batches())[0].key
+        progress = InTheMiddle(first, lambda owner: owner.set_limits(key, {"concurrency": 7}))
+        await copy_batch(here, there, "b", max_rescues=3, progress=progress)
+        assert len(progress.given) == 1
+        assert (await there.batches())[0].limits.concurrency == 7
+
+
 async def test_an_owner_who_lets_it_go_on_in_the_middle_is_heard(
     queues: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -446,20 +549,10 @@ async def test_an_owner_who_lets_it_go_on_in_the_middle_is_heard(
     first, second = queues.new("sqlite"), queues.new("sqlite")
     async with await Store.open(first) as here, await Store.open(second) as there:
         await here.submit(BatchSpec("b"), [make_spec(f"j{n}") for n in range(3)])
-        brought: list[bool] = []
-
-        async def bring_back() -> bool:
-            async with await Store.open(first) as owner:
-                return await owner.bring_back("b")
-
-        def progress(jobs: int, _of: int) -> None:
-            if jobs == 2 and not brought:
-                with ThreadPoolExecutor(1) as thread:  # the copy stands still meanwhile
-                    brought.append(thread.submit(asyncio.run, bring_back()).result())
-
+        progress = InTheMiddle(first, lambda owner: owner.bring_back("b"))
         with pytest.raises(StoreError, match=r"let go on by its owner.*--afresh"):
             await copy_batch(here, there, "b", max_rescues=3, progress=progress)
-        assert brought == [True]
+        assert progress.given == [True]
         assert len(await here.open_lanes()) == 1
         assert await there.open_lanes() == []
         assert (await copy_batch(here, there, "b", max_rescues=3, afresh=True)).jobs == 3

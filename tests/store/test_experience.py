@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import bindparam, text
 
 from runner.jobs.call import CallOutcome, Usage
-from runner.jobs.spec import canonical_json, shape_hash
+from runner.jobs.spec import shape_hash
 from runner.jobs.states import Finish, State
 from runner.store.experience import KNOWN
 from runner.store.records import OnConflict, Settlement
@@ -42,7 +42,7 @@ async def test_known_jobs_tell_state_hash_and_what_was_paid(hands, store: Store)
     await finish(hands, store, 7, done=False)
     known = await store.known(hands.batch_key, ["a", "b", "c", "d"])
     assert set(known) == {"a", "b", "c"}
-    assert known["a"].hash == shape_hash(canonical_json(make_spec("a").shape()))
+    assert known["a"].hash == shape_hash(make_spec("a").shape_data())
     assert (known["a"].state, known["a"].finish) == (State.COMPLETED, Finish.END_TURN)
     assert (known["b"].state, known["b"].output_tokens) == (State.AVAILABLE, 7)
     assert (known["c"].output_tokens, known["c"].finish) == (0, None)

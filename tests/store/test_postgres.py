@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import anyio
 import pytest
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from runner.jobs.states import State
+from runner.jobs.states import FINAL, UNFINISHED, Finish, State
 from runner.store import calls, claims, listing, reads, rescue, rows, submit, together
 from runner.store.bare import in_postgres
 from runner.store.listing import Filter
@@ -124,6 +126,28 @@ def test_no_statement_reads_a_whole_table(
     assert wanted in text, text
     for table in TABLES:
         assert f"Seq Scan on {table} " not in text, text
+
+
+MEANT = {
+    "all": Filter(),
+    "ready": Filter(states=frozenset({State.AVAILABLE})),
+    "complete": Filter(states=frozenset({State.COMPLETED})),
+    "unfinished": Filter(states=UNFINISHED),
+    "failed": Filter(states=FINAL - {State.COMPLETED}),
+    "cut": Filter(states=FINAL, finishes=frozenset({Finish.MAX_CALLS, Finish.STALLED})),
+    "ended well": Filter(states=FINAL, finishes=frozenset({Finish.END_TURN})),
+}
+
+
+@pytest.mark.parametrize("name", MEANT)
+def test_no_list_reads_or_sorts_a_whole_table(full: PostgresStranger, name: str) -> None:
+    for batch_key, few, size in product((None, 11), (False, True), (1, 500)):
+        wanted = replace(MEANT[name], batch_key=batch_key)
+        text = plan(full, listing.page_statement(wanted, 5, size, few=few))
+        for table in TABLES:
+            assert f"Seq Scan on {table} " not in text, text
+        if not (few or wanted.incomplete):  # else there are few to sort
+            assert "Sort Key: job." not in text, text
 
 
 @postgres_only

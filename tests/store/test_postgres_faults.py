@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from runner.errors import ClaimLost, StoreBlocked
 from runner.jobs.states import State
-from runner.store import postgres
+from runner.store import postgres_session, server
 from runner.store.records import Lane, Settlement
 from runner.store.store import Store
 from runner.store.together import SAVE_ALL
@@ -86,7 +86,7 @@ async def test_a_call_is_not_begun_while_a_take_over_is_under_way(
     claim = await hands.claim("w1")
     with a_stranger(database) as taker, a_stranger(database) as looker:
         taker.execute("BEGIN")
-        taker.execute(f"SELECT pg_advisory_xact_lock({postgres.TURN})")
+        taker.execute(f"SELECT pg_advisory_xact_lock({postgres_session.TURN})")
         taker.execute("UPDATE job SET claim = claim + 1 WHERE key = ?", (claim.job_key,))
         beginning = asyncio.ensure_future(hands.begin(claim))
         await until(lambda: beginning.done() or somebody_waits(looker))
@@ -103,7 +103,7 @@ async def test_saves_of_several_processes_do_not_wait_for_each_other(
     call_key = await hands.begin(claim)
     with a_stranger(database) as writer:
         writer.execute("BEGIN")
-        writer.execute(f"SELECT pg_advisory_xact_lock({postgres.TURN})")
+        writer.execute(f"SELECT pg_advisory_xact_lock({postgres_session.TURN})")
         with anyio.fail_after(60):
             await store.save(claim, call_key, 0, "text")
         writer.execute("ROLLBACK")
@@ -170,8 +170,8 @@ async def test_a_commit_that_the_server_does_not_finish_is_told_and_done_once(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where its synchronous standby is gone: it says "in progress" until somebody mends that."""
-    status = postgres.STATUS
-    monkeypatch.setattr(postgres, "IN_DOUBT_S", 0.2)
+    status = postgres_session.STATUS
+    monkeypatch.setattr(postgres_session, "IN_DOUBT_S", 0.2)
     with a_proxy(database) as (proxy, through):
         async with await Store.open(through) as store:
             hands, told = Hands(store), asyncio.Event()
@@ -186,7 +186,7 @@ async def test_a_commit_that_the_server_does_not_finish_is_told_and_done_once(
 
             store.wait_when_blocked(tell)
             monkeypatch.setattr(
-                postgres, "STATUS", text("SELECT 'in progress', :xid, :recovered, :mark")
+                postgres_session, "STATUS", text("SELECT 'in progress', :xid, :recovered, :mark")
             )
             proxy.trouble = Trouble.LOSE_ANSWER
             saving = store.save(claim, call_key, 0, "text")
@@ -194,7 +194,7 @@ async def test_a_commit_that_the_server_does_not_finish_is_told_and_done_once(
                 await told.wait()
                 assert "does not finish a commit" in str(causes[0])
                 assert not saving.done()
-                monkeypatch.setattr(postgres, "STATUS", status)
+                monkeypatch.setattr(postgres_session, "STATUS", status)
                 await saving
             assert [piece.text for piece in await store.pieces(claim.job_key)] == ["text"]
             assert await store.check() == []
@@ -281,8 +281,8 @@ async def test_who_does_not_wait_is_told(
 async def test_silence_is_not_waited_for_for_ever(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(server, "COMMAND_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(server, "CONNECT_TIMEOUT_S", 0.5)
     with a_proxy(database) as (proxy, through):
         async with await Store.open(through) as store:
             await Hands(store).submit()

@@ -20,7 +20,7 @@ from runner.store.postgres_migrate import MARK
 from runner.store.records import PauseCause, Settlement
 from runner.store.schema import metadata
 from runner.store.store import Store
-from tests.postgres import Server
+from tests.postgres import GUARDED, PASSWORD, Server
 from tests.store.hands import Hands, postgres_only
 from tests.strangers import a_stranger
 
@@ -52,6 +52,20 @@ def test_several_first_starts_at_once(postgres_server: Server) -> None:
         list(threads.map(lambda _: the_database(url).upgrade(), range(4)))
     assert the_database(url).current() == migrate.head()
     postgres_server.drop(url)
+
+
+def test_who_may_not_ask_for_the_servers_own_number_goes_by_its_address(
+    postgres_server: Server,
+) -> None:
+    url = make_url(postgres_server.bare())
+    postgres_server.run(
+        "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC", database=str(url.database)
+    )
+    known = the_database(url.render_as_string(hide_password=False)).identity()
+    theirs = url.set(username=GUARDED, password=PASSWORD)
+    told = the_database(theirs.render_as_string(hide_password=False)).identity()
+    assert told == f"{url.query['host']}:None/{url.database}/public" != known
+    postgres_server.drop(str(url))
 
 
 async def test_what_is_not_there_is_said(postgres_server: Server) -> None:

@@ -14,12 +14,16 @@ from runner.jobs.states import Finish, State
 from runner.store import submit
 from runner.store.records import OnConflict, Settlement, SubmitReceipt
 from runner.store.store import Store
-from tests.store.hands import make_spec
+from tests.store.hands import make_spec, postgres_only
 from tests.strangers import a_stranger
 
 pytestmark = pytest.mark.anyio
 
 CHANGED = make_spec("a", max_tokens=7)
+TRANSACTIONS = """\
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start IS NOT NULL
+"""
 DONE = Settlement(State.COMPLETED, Finish.END_TURN)
 
 
@@ -178,6 +182,28 @@ async def test_many_slices_and_a_function_that_gives_iterators(hands, store: Sto
     assert opened == 2  # compared, and then there is nothing to write
     ids = [job.id async for job in store.jobs()]
     assert ids == [f"j{n}" for n in range(submit.SLICE_JOBS * 2 + 1)]
+
+
+@postgres_only
+async def test_no_transaction_waits_for_a_slow_generator(
+    hands, store: Store, database: str
+) -> None:
+    specs = [make_spec(f"j{n}") for n in range(submit.SLICE_JOBS + 1)]
+    await hands.submit(specs[0], batch="b")
+    seen = []
+
+    with a_stranger(database) as looker:
+
+        def compared() -> Iterator[JobSpec]:
+            for number, spec in enumerate(specs):
+                if number % submit.SLICE_JOBS == 0:
+                    seen.extend(looker.execute(TRANSACTIONS))
+                yield spec
+
+        jobs = iter([compared(), iter(specs)])  # once to be compared, and once to be queued
+        receipt = await store.submit(BatchSpec("b"), lambda: next(jobs))
+    assert receipt == SubmitReceipt(receipt.batch_key, new=submit.SLICE_JOBS, present=1)
+    assert seen == [(0,), (0,)]
 
 
 async def test_an_iterator_that_reads_once_will_do(hands, store: Store) -> None:

@@ -27,7 +27,6 @@ from runner.jobs.price import Price, Rates
 from runner.jobs.spec import BatchLimits, BatchSpec
 from runner.jobs.states import Finish, State
 from runner.store import calls, claims, migrate, orders, rescue, settle, submit
-from runner.store.postgres import PostgresDatabase
 from runner.store.records import (
     CallStart,
     Claim,
@@ -41,6 +40,7 @@ from runner.store.records import (
     Settlement,
 )
 from runner.store.schema import batch
+from runner.store.server import PostgresServer
 from tests.store.hands import make_spec, postgres_only
 
 RUNS = 1_000
@@ -442,7 +442,7 @@ def test_nor_is_it_on_a_server(database: str) -> None:
     """The same statements; how they were arrived at is tried in memory."""
 
     async def connected() -> None:
-        engine = PostgresDatabase(make_url(database))._engine("opens", {})
+        engine = PostgresServer(make_url(database)).engine("opens")
         async with engine.connect() as connection:
             await connection.run_sync(on_the_server)
         await engine.dispose()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection
 
+from runner.errors import ClaimLost
 from runner.jobs.call import CallOutcome, Charge, Usage, Verdict
 from runner.jobs.price import Rates
 from runner.jobs.spec import BatchLimits, BatchSpec
@@ -54,6 +55,13 @@ def test_what_is_done_to_one_job_keeps_its_order() -> None:
     assert list(portions(operations)) == [[0, 1, 2, 4], [5], [3], [6]]
 
 
+def test_saves_of_one_job_under_two_claims_go_apart() -> None:
+    operations = [save(1, 0), save(2, 0), replace(save(1, 0), claim=replace(of(1), number=2))]
+    assert list(portions(operations)) == [[0, 1], [2]]
+    operations[2] = replace(save(1, 0), claim=replace(of(1), worker_id="another"))
+    assert list(portions(operations)) == [[0, 1], [2]]
+
+
 def test_what_is_of_no_single_job_keeps_its_place() -> None:
     operations = [save(1, 0), lambda _: None, save(2, 0), save(1, 1)]
     assert list(portions(operations)) == [[0], [1], [2, 3]]
@@ -82,6 +90,7 @@ def going_on(claims: list[Claim], keys: list[int]) -> list[Operation]:
     first, second, third, fourth, fifth, *_ = claims
     return [
         *(Count(claim, key, counted) for claim, key in zip(claims, keys, strict=True)),
+        Save(stranger, keys[0], 0, "by nobody"),
         *(Save(claim, key, 0, f"text of {key - keys[0]}\0") for claim, key in zip(claims, keys, strict=True)),
         Save(first, keys[0], 1, "more"),
         Save(first, keys[0], 1, "more"),
@@ -114,6 +123,21 @@ async def told(store: Store) -> list[object]:
             await store.pieces(row.key),
         ]
     return found
+
+
+@pytest.mark.anyio
+async def test_a_stale_claim_is_not_told_what_its_successor_saved(hands, store: Store) -> None:
+    """Both in one commit, under one number: the chunk that is there is not the first one's."""
+    await hands.submit()
+    stale = await hands.claim()
+    old_key = await hands.begin(stale)
+    await store.settle(stale, Settlement(State.AVAILABLE))
+    claim = await hands.claim()
+    key = await hands.begin(claim, 2)
+    operations: list[Operation] = [Save(stale, old_key, 0, "old"), Save(claim, key, 0, "new")]
+    answers = await store._writer.run(lambda connection: apply(connection, operations))
+    assert [type(error) for _, error in answers] == [ClaimLost, type(None)]
+    assert [piece.text for piece in await store.pieces(claim.job_key)] == ["new"]
 
 
 @pytest.mark.anyio

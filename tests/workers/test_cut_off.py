@@ -17,7 +17,7 @@ from tests import house as houses
 from tests.places import Databases
 from tests.postgres import Server
 from tests.proxy import Trouble, a_proxy
-from tests.strangers import a_stranger
+from tests.workers.hand_over import assert_handed_over_once, both_end
 from tests.workers.process import SHORT_LEASE, Process
 
 pytestmark = pytest.mark.anyio
@@ -61,17 +61,5 @@ async def test_no_text_is_taken_after_the_take_over(
                 row = await house.row()
                 assert (row.state, row.claim) == (State.EXECUTING, 2)
                 proxy.trouble = Trouble.NONE  # what the zombie had sent arrives now
-                await zombie.tells("the lease was lost; going on under a new one")
-                late.release()
-                await heir.ends()
-                await zombie.ends()
-        await house.assert_whole(spec)
-        with a_stranger(house.database) as stranger:
-            claims = stranger.execute(
-                "SELECT call.claim FROM chunk JOIN call ON call.key = chunk.call_key"
-                " ORDER BY chunk.key"
-            )
-        assert claims == sorted(claims)
-        assert {claim for (claim,) in claims} == {1, 2}
-        assert house.simulator.books.tokens_generated_twice <= spec.max_tokens
-        assert await house.store.workers() == []
+                await both_end(zombie, heir, late)
+        await assert_handed_over_once(house, spec)

@@ -12,6 +12,7 @@ from runner.library import follow
 from runner.simulator import SimulatorOptions
 from tests.house import a_house, job
 from tests.strangers import a_stranger
+from tests.workers.hand_over import assert_handed_over_once, both_end
 from tests.workers.process import SHORT_LEASE, Process
 
 pytestmark = pytest.mark.anyio
@@ -49,22 +50,9 @@ async def test_a_stopped_process_writes_nothing_once_another_took_over(tmp_path:
             row = await house.row()
             assert (row.state, row.claim) == (State.EXECUTING, 2)
             zombie.child.send_signal(signal.SIGCONT)
-            await zombie.tells("the lease was lost; going on under a new one")
-            late.release()
-            await heir.ends()
-            await zombie.ends()
-        await house.assert_whole(spec)
-        with a_stranger(house.database) as stranger:
-            claims = stranger.execute(
-                "SELECT call.claim FROM chunk JOIN call ON call.key = chunk.call_key"
-                " ORDER BY chunk.key"
-            )
-        assert claims == sorted(claims)
-        assert {claim for (claim,) in claims} == {1, 2}
-        # What the zombie's socket held: the rest of one call, and no more.
-        assert house.simulator.books.tokens_generated_twice <= spec.max_tokens
+            await both_end(zombie, heir, late)
+        await assert_handed_over_once(house, spec)
         assert house.simulator.books.restarts == 0
-        assert await house.store.workers() == []
 
 
 async def test_a_process_cut_off_stops_its_streams_by_itself(tmp_path: Path) -> None:
