@@ -9,6 +9,7 @@ import asyncio
 import gc
 import json
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -37,6 +38,8 @@ class Options:
         events: of a burst, in all.
         requests: short requests that are measured while the streams are open.
         saves: the runner's texts reach the disk.
+        pairs: so many times the runner saves for a second, and does not for another: what saving costs,
+            whatever else the machine does.
         loop: `asyncio` or `uvloop`.
         database: the runner's.
         profile: a file for where the time went.
@@ -51,6 +54,7 @@ class Options:
     events: int = 0
     requests: int = 0
     saves: bool = True
+    pairs: int = 0
     loop: str = "asyncio"
     database: str = ""
     profile: str = ""
@@ -85,6 +89,26 @@ class Meter:
             with Cpu() as cpu:
                 await asyncio.sleep(self.options.seconds)
             self.note(cpu, self.events() - before)
+
+    async def in_pairs(self, opened: Callable[[], bool], switch: Callable[[bool], None]) -> None:
+        """Measure with and without what `switch` turns on and off, one second after the other."""
+        while not opened():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(SETTLE_S)
+        ratios = []
+        for number in range(self.options.pairs):
+            each: dict[bool, float] = {}
+            for on in (True, False) if number % 2 else (False, True):
+                switch(on)
+                await asyncio.sleep(0.3)
+                before = self.events()
+                with Cpu() as cpu:
+                    await asyncio.sleep(0.92)  # four turns of all streams
+                each[on] = cpu.cpu_s / (self.events() - before)
+            ratios.append(each[True] / each[False])
+            self.note(cpu, self.events() - before)
+        switch(True)
+        self.found["ratio"] = statistics.median(ratios)
 
     def note(self, cpu: Cpu, events: int) -> None:
         self.found |= {"cpu_s": cpu.cpu_s, "wall_s": cpu.wall_s, "events": events}
@@ -227,8 +251,11 @@ async def runner(options: Options) -> dict[str, Any]:
         future.set_result([(None, None)] * len(chunks))
         return future
 
-    keeps = save_all if options.events else watched  # a burst tells no times
-    Store.save_all = keeps if options.saves else thrown_away  # type: ignore[method-assign]
+    def switch(on: bool) -> None:
+        keeps = save_all if options.events else watched  # a burst tells no times
+        Store.save_all = keeps if on else thrown_away  # type: ignore[method-assign]
+
+    switch(options.saves)
     progress = Progress()
     read_small()  # as the commands do
     client = MessagesClient(
@@ -243,15 +270,17 @@ async def runner(options: Options) -> dict[str, Any]:
             meter.note(cpu, meter.events())
         else:
             working = asyncio.create_task(worker.run())
+
+            def writing() -> bool:
+                live = progress.live.values()
+                return sum(one.characters > 0 for one in live) >= options.streams
+
             if options.order == "silent":
                 await meter.window(lambda: progress.calls >= options.streams)
+            elif options.pairs:
+                await meter.in_pairs(writing, switch)
             else:
-                await meter.window(
-                    lambda: (
-                        sum(live.characters > 0 for live in progress.live.values())
-                        >= options.streams
-                    )
-                )
+                await meter.window(writing)
                 # All that was sampled while the window was open, and a little from before it.
                 share = options.seconds / (options.seconds + SETTLE_S)
                 lags = lags[round(len(lags) * (1 - share)) :]

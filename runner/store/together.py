@@ -73,7 +73,7 @@ SELECT given.key, given.call_key, given.seq, given.text
 FROM given JOIN held AS job ON job.key = given.key AND {_FENCE}
 ORDER BY given.at
 ON CONFLICT (job_key, seq) DO NOTHING
-RETURNING job_key, seq
+RETURNING job_key, seq, call_key
 """
 
 
@@ -83,9 +83,10 @@ def save(connection: Connection, saves: Sequence[tuple[Claim, int, int, str]]) -
     inserted = Counter(map(tuple, _fetch(connection, SAVE_ALL, rows)))
     answers: list[Answer] = []
     for one in saves:
-        claim, _, seq, _ = one
-        if inserted[claim.job_key, seq]:
-            inserted[claim.job_key, seq] -= 1
+        claim, call_key, seq, _ = one
+        # By its call, too: who lost the job may save beside its new owner, under the same number.
+        if inserted[claim.job_key, seq, call_key]:
+            inserted[claim.job_key, seq, call_key] -= 1
             answers.append((None, None))
         else:
             answers.append(_alone(connection, calls.refuse_other_text, *one))

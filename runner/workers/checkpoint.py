@@ -19,8 +19,9 @@ from runner.workers.settings import WorkerSettings
 # While the disk is slow or full, text gathers here in few large pieces rather than in the store's
 # queue in thousands of small ones.
 HANDED_OVER_AT_ONCE = 4
-# Streams that are read in the same turn are read one after the other.
-TOGETHER_S = 0.02
+# A beat of no time: when all that is ready now has run. Streams that are read in the same turn are woken
+# together, so it comes when the last of them was read.
+_TURN_OVER_S = -1.0
 
 
 class Saver:
@@ -96,16 +97,15 @@ class Saver:
         if self._length >= self._settings.checkpoint_characters:
             self._save_in_turn()
         elif self._at_s is None and not self._due:
-            self._wait(self._settings.checkpoint_s)
+            self._wait(_next_beat(self._loop.time(), self._settings.checkpoint_s))
 
     def gathered(self) -> None:
         """What was added has waited elsewhere for its checkpoint already: it waits no longer than
         it takes to read those that waited with it."""
         if self._parts and not self._due:
-            self._wait(min(TOGETHER_S, self._settings.checkpoint_s))
+            self._wait(_TURN_OVER_S)
 
-    def _wait(self, every_s: float) -> None:
-        at_s = _next_beat(self._loop.time(), every_s)
+    def _wait(self, at_s: float) -> None:
         if at_s != self._at_s:
             self._at_s = at_s
             self._beats.join(self._store, at_s, self)
@@ -203,7 +203,11 @@ class _Beats:
         due = self._due.get((store, at_s))
         if due is None:
             due = self._due[store, at_s] = []
-            asyncio.get_running_loop().call_at(at_s, self._beat, store, at_s)
+            loop = asyncio.get_running_loop()
+            if at_s == _TURN_OVER_S:
+                loop.call_soon(self._beat, store, at_s)
+            else:
+                loop.call_at(at_s, self._beat, store, at_s)
         due.append(saver)
 
     def _beat(self, store: Store, at_s: float) -> None:

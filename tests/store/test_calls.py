@@ -84,14 +84,15 @@ async def test_of_chunks_that_are_saved_together_each_has_its_own_answer(
     await store.save(again, calls[2], 0, "same")
     await store.rescue("zombie", max_rescues=3)
     owner, other, again = [await hands.claim("owner") for _ in range(3)]
+    call_key = await hands.begin(owner, 2)
     chunks = [
-        Save(owner, calls[0], 0, "first"),
+        Save(owner, call_key, 0, "first"),
         Save(zombie, calls[0], 1, "zombie"),
         Save(other, calls[1], 0, "different"),
         Save(again, calls[2], 0, "same"),
-        Save(owner, calls[0], 1, "second\ud83d"),
-        Save(owner, calls[0], 1, "second\ud83d"),
-        Save(owner, calls[0], 1, "third"),
+        Save(owner, call_key, 1, "second\ud83d"),
+        Save(owner, call_key, 1, "second\ud83d"),
+        Save(owner, call_key, 1, "third"),
     ]
     errors = [error for _, error in await store.save_all(chunks)]
     assert [type(error) for error in errors] == [

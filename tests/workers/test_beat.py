@@ -57,18 +57,39 @@ class Disk:
 
 
 @pytest.mark.anyio
-async def test_what_is_due_at_a_beat_is_handed_over_as_one() -> None:
+async def test_what_is_due_at_a_beat_is_handed_over() -> None:
     disk, lost = Disk(), list[BaseException]()
     savers = [disk.saver(number, lost) for number in range(5)]
-    first = _next_beat(asyncio.get_running_loop().time(), 0.25)
     for saver in savers:
-        saver.add(f"{saver.next_seq}")
+        saver.add(f"text of {saver.next_seq}")
+    assert disk.handed.empty()
+    chunks: list[Save] = []
+    while len(chunks) < 5:  # in one piece, unless the beat comes just between two of them
+        chunks += await disk.handed.get()
+    assert [(chunk.call_key, chunk.text) for chunk in chunks] == [
+        (n, "text of 0") for n in range(5)
+    ]
+
+
+@pytest.mark.anyio
+async def test_what_one_turn_brought_is_handed_over_as_one_when_it_is_over() -> None:
+    disk, lost = Disk(), list[BaseException]()
+    savers = [disk.saver(number, lost) for number in range(5)]
+
+    async def read(saver: Saver) -> None:
+        saver.add("what waited")
+        saver.gathered()
+
+    readers = [asyncio.ensure_future(read(saver)) for saver in savers]  # woken together
     chunks = await disk.handed.get()
-    if asyncio.get_running_loop().time() < first + 0.2:  # unless the beat came between two of them
-        assert [chunk.call_key for chunk in chunks] in ([0, 1, 2, 3, 4], [*range(len(chunks))])
-    while len(chunks) < 5:
-        chunks = [*chunks, *await disk.handed.get()]
-    assert [chunk.text for chunk in chunks] == ["0"] * 5
+    assert [chunk.call_key for chunk in chunks] == [0, 1, 2, 3, 4]
+    await asyncio.gather(*readers)
+    savers[0].add("more")
+    savers[0].gathered()
+    savers[0].save()  # it does not wait, and leaves nothing for the end of the turn
+    assert len(await disk.handed.get()) == 1
+    await asyncio.sleep(0)
+    assert disk.handed.empty()
 
 
 @pytest.mark.anyio
