@@ -294,7 +294,7 @@ _USUAL: Final = JobSpec.continuation  # the default of the class
 _SHAPE_END: Final = b',"thinking":null,"until":null}'
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64, typed=True)  # 1 and 1.0 are equal, and not written alike
 def _around(max_tokens: int | None, model: str) -> tuple[bytes, bytes]:
     """What stands before and behind the messages: the same in most jobs of a file."""
     before = f'{{"max_tokens":{"null" if max_tokens is None else max_tokens},"messages":'.encode()
@@ -307,7 +307,7 @@ def _usual_settings() -> str:
     return _plain_settings(_USUAL, 0, Caching.AUTO)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=256, typed=True)
 def _plain_settings(continuation: ContinuationSpec, priority: int, caching: Caching) -> str:
     spec = JobSpec("", "", (), continuation=continuation, priority=priority, caching=caching)
     return canonical_json(spec.settings())

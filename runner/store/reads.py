@@ -214,6 +214,9 @@ class Reader:
                 job_count.c.model,
                 job_count.c.jobs,
                 EXECUTING.label("executing"),
+                batch.c.name,
+                batch.c.simulated,
+                batch.c.limits,
                 *BUDGET_COLUMNS,
             )
             .join(batch, batch.c.key == job_count.c.batch_key)
@@ -227,7 +230,15 @@ class Reader:
         if batch_keys is not None:
             statement = statement.where(job_count.c.batch_key.in_(batch_keys))
         lanes = [
-            OpenLane(row.batch_key, row.model, row.jobs, fitting(row, row.executing))
+            OpenLane(
+                row.batch_key,
+                row.model,
+                row.jobs,
+                fitting(row, row.executing),
+                row.name,
+                bool(row.simulated),
+                row.limits,
+            )
             for row in await self.rows(statement)
         ]
         return [lane for lane in lanes if lane.most != 0]

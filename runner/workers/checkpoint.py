@@ -221,7 +221,13 @@ _all_beats: WeakKeyDictionary[asyncio.AbstractEventLoop, _Beats] = WeakKeyDictio
 
 
 def _beats_of(loop: asyncio.AbstractEventLoop) -> _Beats:
-    return _all_beats.get(loop) or _all_beats.setdefault(loop, _Beats())
+    beats = _all_beats.get(loop)
+    if beats is None:
+        # A saver that waited for a beat when its loop ended keeps that loop and its store.
+        for ended in [other for other in _all_beats if other.is_closed()]:
+            del _all_beats[ended]
+        beats = _all_beats[loop] = _Beats()
+    return beats
 
 
 def _hand_over(store: Store, chunks: Sequence[tuple[Saver, Save]]) -> None:

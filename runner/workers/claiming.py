@@ -59,6 +59,9 @@ class Claiming:
         self._simulated = simulated
         self._clock = clock
         self._promote_at_s = -1.0
+        # Of each batch by its key: its name, whether it is simulated, its limits. The key of a
+        # batch that was pruned away may come back, as another's.
+        self._seen: dict[int, tuple[str, bool, str]] = {}
 
     async def reread(self) -> list[BatchRow]:
         """The batches that are worked on, as they are now: their owner may change their limits
@@ -69,10 +72,8 @@ class Claiming:
 
     async def claim(self, worker_id: str) -> list[Claim]:
         """Claim jobs for the slots that are free; empty where there are none, or no jobs."""
-        self.full, self.short_of_room = (
-            False,
-            True,
-        )  # so that room which comes meanwhile is heard of
+        self.full = False
+        self.short_of_room = True  # so that room which comes meanwhile is heard of
         await self._promote()
         runs = list(self._running.values())
         suspect_from = max(1, self._settings.max_rescues)
@@ -82,8 +83,10 @@ class Claiming:
         # Counted first: they take of the room that a budget has, until their calls stand in it.
         beginning = Counter(run.claim.batch_key for run in runs if not run.in_call)
         open_lanes = await self._store.open_lanes(self._batch_keys)
-        if any(lane.batch_key not in self.batches for lane in open_lanes):
+        seen = {lane.batch_key: (lane.batch, lane.simulated, lane.limits) for lane in open_lanes}
+        if any(self._seen.get(key) != batch for key, batch in seen.items()):
             await self.reread()
+            self._seen |= seen
         lanes = self._lanes(open_lanes, beginning)
         claims: list[Claim] = []
         for batch_key, (batch_lanes, most) in lanes.items():
@@ -134,8 +137,8 @@ class Claiming:
         self.full, self.short_of_room = True, False
         lanes: dict[int, tuple[list[Lane], int]] = {}
         for lane in open_lanes:
-            batch = self.batches[lane.batch_key]
-            if batch.simulated is not self._simulated:
+            batch = self.batches.get(lane.batch_key)
+            if batch is None or lane.simulated is not self._simulated:
                 continue
             self.worked_on.add(batch.key)
             limits = batch.limits

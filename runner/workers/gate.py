@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -83,6 +84,7 @@ class Gate:
     _begun: dict[Waiter, None] = field(default_factory=dict)
     _new: dict[Waiter, None] = field(default_factory=dict)
     _timer: asyncio.TimerHandle | None = None
+    _ends_s: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))  # of jobs
     _input_mean: float = 0.0
     _output_mean: float = 0.0
 
@@ -90,14 +92,22 @@ class Gate:
     def waiting(self) -> int:
         return len(self._begun) + len(self._new)
 
+    def job_ended(self) -> None:
+        """A job makes no more calls: its room is another job's."""
+        self._ends_s.append(self.now_s())
+
     def soon(self, seconds: float, cap: Cap | None) -> int:
-        """How many more calls may start within so many seconds, about.
+        """How many more calls may start within so many seconds, about: as many jobs will end in
+        them as did in the last.
 
         Args:
             cap: of their batch.
         """
-        amounts = (self._input_mean, self._output_mean, seconds, self.now_s())
-        soon = min(self.limit.soon(*amounts), 1e6)
+        now_s = self.now_s()
+        while self._ends_s and self._ends_s[0] < now_s - seconds:
+            self._ends_s.popleft()
+        amounts = (self._input_mean, self._output_mean, seconds, now_s)
+        soon = min(self.limit.soon(*amounts, ending=len(self._ends_s)), 1e6)
         if cap is not None:
             soon = min(soon, cap.rates.soon(*amounts))
         return math.ceil(soon)

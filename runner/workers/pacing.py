@@ -227,7 +227,9 @@ class Pacing:
 
     def left(self, claim: Claim) -> None:
         """Nobody works on the job any more."""
-        self._last.pop(claim.job_key, None)
+        gate, flight = self._last.pop(claim.job_key, (None, None))
+        if gate is not None and flight is not None and flight.succeeded:
+            gate.job_ended()
 
     def cooling(self, claim: Claim, cooling: CoolingDown) -> None:
         """The database knows of a rest that this process does not know of yet."""

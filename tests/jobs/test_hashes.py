@@ -64,3 +64,12 @@ def test_a_hash_never_changes(spec: JobSpec, known: str) -> None:
     assert shape_hash(spec.shape_data()).hex() == known
     long_way = canonical_json(spec.shape()).encode(errors="surrogatepass")
     assert shape_hash(long_way).hex() == known
+
+
+def test_a_hash_does_not_depend_on_what_was_hashed_before() -> None:
+    whole, other = (
+        of("a", max_tokens=4096),
+        of("a", max_tokens=4096.0),
+    )  # equal, and not written alike
+    assert shape_hash(whole.shape_data()).hex() != shape_hash(other.shape_data()).hex()
+    assert shape_hash(other.shape_data()) == shape_hash(canonical_json(other.shape()).encode())

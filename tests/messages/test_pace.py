@@ -408,15 +408,13 @@ def test_five_hundred_long_streams_are_soon_open_though_some_fail(fails, most_s)
     assert now_s <= most_s
 
 
-def test_jobs_are_looked_for_ahead_of_the_calls_that_end():
+def test_jobs_are_looked_for_ahead_of_those_that_end():
     limit = Limit("m", 0.0, Random(1))
     limit.level.open = 20.0
-    flights = [limit.start(10, 10, 0.0) for _ in range(20)]
-    assert limit.soon(0, 0, 1.0, 0.0) == 0  # nobody knows yet how long they last
-    limit.end(flights[0], 10, 2.0, exact=True, success=True)
-    limit.start(10, 10, 2.0)
-    # Of twenty that last two seconds, ten end in one.
-    assert limit.soon(0, 0, 1.0, 2.0) == pytest.approx(10)
-    assert limit.soon(0, 0, 60.0, 2.0) == pytest.approx(20)  # the level holds all the same
-    limit.end(flights[1], 0, 2.0, exact=False, success=False)  # a refusal says nothing of it
-    assert limit.soon(0, 0, 1.0, 2.0) == pytest.approx(1 + 9.5)
+    for _ in range(20):
+        limit.start(10, 10, 0.0)
+    assert limit.soon(0, 0, 1.0, 0.0) == 0
+    assert limit.soon(0, 0, 1.0, 0.0, ending=7) == 7
+    assert limit.soon(0, 0, 1.0, 0.0, ending=70) == 20  # the level holds all the same
+    limit.cool_down(30, 0.0)
+    assert limit.soon(0, 0, 1.0, 0.0, ending=7) == 0

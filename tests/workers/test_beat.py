@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -136,3 +138,27 @@ async def test_what_a_slow_disk_has_not_taken_gathers_in_one_piece() -> None:
         answer.set_result([(None, None)])
     await saver.drain()
     assert not lost
+
+
+def test_a_loop_that_ended_is_let_go() -> None:
+    class Disk:
+        def save_all(self, chunks: Sequence[Save]) -> asyncio.Future[list[Answer]]:
+            saved = asyncio.get_running_loop().create_future()
+            saved.set_result([(None, None)] * len(chunks))
+            return saved
+
+    stores = []
+
+    async def save_and_leave() -> None:
+        disk = Disk()
+        stores.append(weakref.ref(disk))
+        claim = Claim(1, 1, "w", 1, "j", "m", 0, 0)
+        settings = WorkerSettings(checkpoint_s=60.0)
+        saver = Saver(cast(Store, disk), claim, 1, 0, settings, lambda _: None)
+        saver.add("x")
+        await saver.drain()
+
+    for _ in range(5):
+        asyncio.run(save_and_leave())
+    gc.collect()
+    assert sum(store() is not None for store in stores) <= 1

@@ -69,3 +69,19 @@ async def test_a_batch_at_its_own_limit_holds_up_no_other() -> None:
     for waiter in (*gate._begun, *gate._new):
         gate.leave(waiter)
     gate.pump()
+
+
+def test_as_many_jobs_are_looked_for_as_ended_lately() -> None:
+    clock = Clock()
+    gate = a_gate(clock)
+    gate.limit.level.open = 20.0
+    for _ in range(20):
+        gate.limit.start(1, 1, 0.0)
+    assert gate.soon(1.0, None) == 0  # long documents: those that wait are left to others
+    for clock.now_s in (1.0, 1.5, 1.9):
+        gate.job_ended()
+    assert gate.soon(1.0, None) == 3
+    clock.now_s = 2.6
+    assert gate.soon(1.0, None) == 1
+    clock.now_s = 9.0
+    assert gate.soon(1.0, None) == 0

@@ -6,15 +6,11 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Final
 
 from runner.messages.headers import RateLimits
 from runner.messages.pace.level import Level
 from runner.messages.pace.outage import Outage
 from runner.messages.pace.rates import Rates, Taken
-
-_NEWEST: Final = 0.1  # the newest call's part in how long they last
-_LEAST_S: Final = 0.001
 
 
 @dataclass(slots=True)
@@ -48,7 +44,6 @@ class Limit:
         self.unanswered = 0
         self._cooled_until_s = -math.inf
         self._cut_s = -math.inf  # the last time that a refusal was counted
-        self._lasts_s: float | None = None  # how long a call is open, by the last ones
 
     def rest_s(self, now_s: float) -> float:
         """Seconds for which no call may begin, whatever else is free."""
@@ -77,12 +72,19 @@ class Limit:
         return self.rates.wait_s(input_tokens, output_tokens, now_s)
 
     def soon(
-        self, input_tokens: float, output_tokens: float, seconds: float, now_s: float
+        self,
+        input_tokens: float,
+        output_tokens: float,
+        seconds: float,
+        now_s: float,
+        *,
+        ending: float = 0.0,
     ) -> float:
         """About as many calls as may begin within so many seconds.
 
         Args:
             input_tokens, output_tokens: of one of them; see `wait_s`.
+            ending: calls that are open now and will probably have made room by then.
         """
         if self.rest_s(now_s) > seconds:
             return 0.0
@@ -90,10 +92,9 @@ class Limit:
             return 1.0
         self.level.waited(self.in_flight, now_s)
         free = self.level.open - self.in_flight
-        if self._lasts_s is not None:
-            # And one for each that ends meanwhile: where calls are short, jobs that are only then
-            # looked for would leave their room empty, and room that nobody uses proves nothing.
-            free += min(self.in_flight, self.level.open) * min(1.0, seconds / self._lasts_s)
+        # Where jobs are short, those that are looked for only when another has ended would leave
+        # its room empty, and room that nobody uses proves nothing.
+        free += min(ending, self.level.open)
         return max(0.0, min(free, self.rates.soon(input_tokens, output_tokens, seconds, now_s)))
 
     def start(self, input_tokens: float, output_tokens: float, now_s: float) -> Flight:
@@ -140,10 +141,6 @@ class Limit:
         self.in_flight -= 1
         self.unanswered -= not flight.answered
         self.rates.end(flight.taken, output_tokens, now_s, exact=exact)
-        if success:
-            lasted_s = max(_LEAST_S, now_s - flight.began_s)
-            before_s = lasted_s if self._lasts_s is None else self._lasts_s
-            self._lasts_s = before_s + _NEWEST * (lasted_s - before_s)
         return self._succeeded(flight, now_s) if success and not flight.succeeded else None
 
     def cancel(self, flight: Flight, now_s: float) -> None:

@@ -60,12 +60,17 @@ class OpenLane(NamedTuple):
     """Jobs that wait to be claimed: those of one model within one batch that is not paused.
 
     `most` is how many calls the batch's budget may have room for; None where nothing waits for it.
+    `batch`, `simulated` and `limits` tell which batch it is now, and with what limits: the key of one
+    that was pruned away may come back.
     """
 
     batch_key: int
     model: str
     available: int
     most: int | None = None
+    batch: str = ""
+    simulated: bool = False
+    limits: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""What a process claims, and of which batches."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from runner.jobs.spec import BatchLimits, BatchSpec
+from runner.store.records import Selection
+from runner.store.store import Store
+from runner.workers.claiming import Claiming
+from runner.workers.job_run import JobRun
+from runner.workers.pacing import Pacing
+from runner.workers.progress import Progress
+from runner.workers.settings import WorkerSettings
+from runner.workers.waiting import Waiting
+from tests.house import job
+
+pytestmark = pytest.mark.anyio
+
+
+def claiming(store: Store, running: dict[int, JobRun], *, simulated: bool = False) -> Claiming:
+    pacing = Pacing(
+        store,
+        "http://api",
+        "a key's fingerprint",
+        notice=lambda _: None,
+        room=lambda: None,
+        random=Random(1),
+    )
+    pacing._gate("claude-haiku-4-5").limit.level.open = 100.0
+    return Claiming(
+        store,
+        pacing,
+        Waiting(store, Progress(), 60.0),
+        WorkerSettings(),
+        running,
+        batch_keys=None,
+        simulated=simulated,
+    )
+
+
+async def test_the_key_of_a_pruned_batch_is_not_taken_for_that_batch(database) -> None:
+    async with await Store.open(database) as store:
+        await store.register_worker("w", host="h", pid=1, lease_ms=60_000)
+        real = claiming(store, {})
+        trying = claiming(store, {}, simulated=True)
+        await store.submit(BatchSpec("real"), [job("a")])
+        assert [claim.job_id for claim in await real.claim("w")] == ["a"]
+        await store.cancel(Selection(batch="real"))
+        await store.prune(Selection(batch="real"))
+        await store.submit(BatchSpec("trial"), [job("b")], simulated=True)
+        assert await real.claim("w") == []
+        assert [claim.job_id for claim in await trying.claim("w")] == ["b"]
+
+
+async def test_changed_limits_hold_at_the_next_claim(database) -> None:
+    async with await Store.open(database) as store:
+        await store.register_worker("w", host="h", pid=1, lease_ms=60_000)
+        ours = claiming(store, {})
+        jobs = [job(name) for name in "abcdef"]
+        await store.submit(BatchSpec("b", BatchLimits(concurrency=1)), jobs)
+        assert len(await ours.claim("w")) == 1
+        assert ours.full
+        await store.submit(BatchSpec("b", BatchLimits(concurrency=3)), jobs)
+        assert len(await ours.claim("w")) == 3
+        assert ours.full
+        assert len(await ours.claim("w")) == 2
+        assert not ours.full
