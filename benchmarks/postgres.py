@@ -102,8 +102,12 @@ class Server:
         if self._pid is None:
             return float("nan")
         ended = sum(map(int, _stat(self._pid)[13:15])) / os.sysconf("SC_CLK_TCK")
+        return ended + cpu_of(self._pid) + sum(map(cpu_of, self.children()))
+
+    def children(self) -> list[int]:
+        """Its processes, by their numbers."""
         children = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
-        return ended + cpu_of(self._pid) + sum(cpu_of(int(child)) for child in children)
+        return [int(child) for child in children]
 
 
 def _stat(pid: int) -> list[str]:

@@ -93,8 +93,8 @@ def read_job_file(
             count += 1
             if spec is not None:
                 models.add(spec.model)
-                if is_priced is not None:
-                    _check_budgets(source, spec, is_priced, report)
+                if is_priced is not None and _has_budget(source, spec):
+                    _check_budget(source, spec, is_priced, report)
             if job_id is not None:
                 ids.add(job_id)
         repeated = ids.repeated()
@@ -108,13 +108,20 @@ def read_job_file(
     return JobFile(path, BatchSpec(name, limits), count, frozenset(models), warnings)
 
 
-def _check_budgets(
+def _has_budget(source: YamlJobs | RequestLines, spec: JobSpec) -> bool:
+    return (
+        source.limits.max_cost_nano_usd is not None
+        or spec.continuation.max_cost_nano_usd is not None
+    )
+
+
+def _check_budget(
     source: YamlJobs | RequestLines, spec: JobSpec, is_priced: IsPriced, report: Report
 ) -> None:
     """Report a budget in money that cannot be kept, for nobody knows the price of the job."""
     limits = source.limits
     own = spec.continuation.max_cost_nano_usd is not None
-    if (limits.max_cost_nano_usd is None and not own) or is_priced(spec, limits.prices):
+    if is_priced(spec, limits.prices):
         return
     what = f"the price of {quoted(spec.model)} is not known, so this budget cannot be kept"
     fix = (

@@ -41,16 +41,14 @@ class LineReport(Report):
         self._problems = problems
         self._path = path
         self._file = str(path)
-        self.at(0, 0, b"")
-
-    def at(self, number: int, offset: int, data: bytes) -> None:
-        """From now on this line is read; see `RawLine`."""
-        self._number, self._offset, self._data = number, offset, data
+        # The line that is being read; see `RawLine`.
+        self.number = self.offset = 0
+        self.data = b""
 
     @property
     def line(self) -> Line:
         """The line that is being read, as text."""
-        return text_of(self._path, RawLine(self._number, self._offset, self._data))
+        return text_of(self._path, RawLine(self.number, self.offset, self.data))
 
     def place(self, path: Path, message: str, fix: str, on_key: bool) -> None:
         if path[:1] not in (("custom_id",), ("params",)):
@@ -64,10 +62,10 @@ class LineReport(Report):
 
     def bad_line(self, bad: BadJson) -> None:
         self.count += 1
-        self._problems.add(Problem(self._file, self._number, bad.column, "", bad.message, bad.fix))
+        self._problems.add(Problem(self._file, self.number, bad.column, "", bad.message, bad.fix))
 
     def where(self, path: Path) -> str:  # noqa: ARG002 - a line is place enough
-        return f"line {self._number}"
+        return f"line {self.number}"
 
     def _add(self, path: Path, message: str, fix: str, on_key: bool) -> None:
         place = find_nearest(node_of(self.line), path, on_key=on_key)
@@ -111,7 +109,7 @@ class RequestLines:
         number, offset = 0, 0
         for data in read_raw_lines(self._path):
             number += 1
-            report.at(number, offset, data)
+            report.number, report.offset, report.data = number, offset, data
             offset += len(data) + 1
             # The first line may begin with a byte order mark, or tell that this is no UTF-8.
             if number > 1 and (plain := _plain(data)) is not None:
