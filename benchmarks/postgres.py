@@ -35,6 +35,7 @@ from runner.jobs.call import CallOutcome
 from runner.jobs.spec import BatchLimits, BatchSpec, JobSpec
 from runner.jobs.states import Finish, State
 from runner.messages.client import MessagesClient
+from runner.store.operations import Save
 from runner.store.records import CallStart, Claim, Lane, Settlement
 from runner.store.server_clock import ServerClock, steady_ms
 from runner.store.store import Store
@@ -245,15 +246,15 @@ async def working(database: str, url: str) -> None:
 
     ServerClock.seen = timed  # type: ignore[method-assign]
     saves_ms: list[float] = []
-    save = Store.save
+    save_all = Store.save_all
 
-    def timed_save(self: Store, *rest: Any) -> asyncio.Future[None]:
+    def timed_saves(self: Store, saves: Sequence[Save]) -> asyncio.Future[Any]:
         asked_ms = steady_ms()
-        future = save(self, *rest)
-        future.add_done_callback(lambda _: saves_ms.append(steady_ms() - asked_ms))
+        future = save_all(self, saves)
+        future.add_done_callback(lambda _: saves_ms.extend([steady_ms() - asked_ms] * len(saves)))
         return future
 
-    Store.save = timed_save  # type: ignore[method-assign]
+    Store.save_all = timed_saves  # type: ignore[method-assign]
     ended_s: list[float] = []
     async with await Store.open(database) as store:
         client = MessagesClient(api_key="none", base_url=url, one_block=False)
