@@ -119,14 +119,15 @@ def main() -> None:
         starts.measure("`status`, small database", lambda: whole("status", "--db", database), 0.8)
         starts.measure("`run` to its first request", lambda: first_request(server, jobs), 2.5)
         with a_server(None) as postgres:
-            status, run = (asyncio.run(postgres.queue()) for _ in range(2))
+            status = asyncio.run(postgres.queue())
             whole("submit", jobs, "--db", status)
             starts.measure(
                 "`status`, small database, PostgreSQL", lambda: whole("status", "--db", status), 0.8
             )
             starts.measure(
                 "`run` to its first request, PostgreSQL",
-                lambda: first_request(server, jobs, run),
+                # Each in a queue of its own: nobody else can tell that a killed one is dead.
+                lambda: first_request(server, jobs, asyncio.run(postgres.queue())),
                 2.5,
             )
     report.finish(options)
